@@ -1,0 +1,24 @@
+"""Train one phase.
+
+    python recipes/train.py experiment=mini_r1_zero
+    python recipes/train.py phase=r1_zero model=qwen2_5_1_5b data=countdown trainer.max_steps=500
+    python recipes/train.py --help
+
+The same command again goes on where the run stopped.
+"""
+
+from typing import Any
+
+from lightning_r1.config.compose import recipe
+
+
+@recipe("train")
+def main(config: dict[str, Any]) -> None:
+    """Import late: ``--help`` should not wait for torch."""
+    from lightning_r1.train import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Callbacks and loggers: what surrounds the steps of a phase."""

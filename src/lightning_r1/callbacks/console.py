@@ -1,0 +1,126 @@
+"""What a person sees: a bar for everything long, a line now and then, completions at chosen steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lightning_r1.modules.phase import Phase
+from lightning_r1.types import ScoredGroup
+
+console = Console(highlight=False)
+
+COLUMNS = {
+    "rollout/reward_mean": ("reward", ".2f"),
+    "rollout/reward/accuracy": ("accuracy", ".2f"),
+    "rollout/think_length_mean": ("thinking", ".1f"),
+    "rollout/truncated_fraction": ("truncated", ".2f"),
+    "policy/entropy": ("entropy", ".2f"),
+    "policy/kl_ref": ("kl", ".4f"),
+    "train/loss": ("loss", ".3f"),
+    "optim/grad_norm": ("grad", ".2f"),
+    "optim/lr": ("lr", ".1e"),
+}
+
+
+class ConsoleProgress(L.Callback):
+    """Progress of a phase on the console: live bars on a terminal, lines elsewhere.
+
+    Args:
+        every_n_steps: a line every so many steps.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
+        self.progress: Progress | None = None
+        self.tasks: dict[str, Any] = {}
+        self.latest: dict[str, float] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bars."""
+        if not trainer.is_global_zero or not isinstance(pl_module, Phase):
+            return
+        self.started, self.first_step = time.perf_counter(), trainer.global_step
+        self.total = int(trainer.max_steps)
+        pl_module.report = self._report
+        if console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description:>8}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
+            )
+            self.progress.start()
+            self._report("steps", trainer.global_step, self.total)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar; print a line when it is due."""
+        if not trainer.is_global_zero:
+            return
+        self.latest |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        step = trainer.global_step
+        self._report("steps", step, self.total)
+        if step % self.every_n_steps == 0 or step == self.total:
+            rate = (step - self.first_step) / (time.perf_counter() - self.started)
+            line = f"step {step:>5}/{self.total}  {self._numbers()}  {rate:.2f} steps/s"
+            console.print(Text(line, style="dim"))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bars."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the bars: the error's message should stand alone."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress, self.tasks = None, {}
+
+    def _numbers(self) -> str:
+        return "  ".join(
+            f"{label} {self.latest[name]:{form}}" for name, (label, form) in COLUMNS.items() if name in self.latest
+        )
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self.progress is None:
+            return
+        if what not in self.tasks:
+            self.tasks[what] = self.progress.add_task(what, total=total, note="")
+        note = self._numbers() if what == "steps" else ""
+        self.progress.update(self.tasks[what], completed=done, total=total, note=note)
+
+
+def show_completions(scored: Sequence[ScoredGroup], *, step: int, count: int = 3) -> None:
+    """Print a few completions of a rollout with what each reward gave.
+
+    Args:
+        scored: groups of one rollout.
+        step: of the policy that wrote them.
+        count: how many; from different groups.
+    """
+    table = Table(title=f"completions at step {step}", title_justify="left", show_lines=True)
+    table.add_column("prompt", overflow="fold", max_width=40)
+    table.add_column("completion", overflow="fold", ratio=1)
+    table.add_column("rewards", no_wrap=True)
+    for group in scored[:count]:
+        completion = group.group.completions[0]
+        rewards = "\n".join(
+            f"{name} {scores[0].value:.2f}" + ("" if scores[0].outcome.counts else f" ({scores[0].outcome})")
+            for name, scores in group.breakdown.items()
+        )
+        table.add_row(Text(group.group.prompt.question), Text(completion.text), Text(rewards))
+    console.print(table)

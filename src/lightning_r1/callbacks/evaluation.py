@@ -1,0 +1,123 @@
+"""Held-out evaluation before, during and after a phase, under ``eval/<set>/...``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_r1.callbacks.console import console
+from lightning_r1.evaluation.evaluator import evaluate
+from lightning_r1.callbacks.records import write_jsonl
+from lightning_r1.parallel.collectives import all_gather
+from lightning_r1.rewards.base import Reward, score_one
+from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.types import Group, Prompt, Sampling
+
+_TOLD = {"pass@1": ".3f", "pass@4": ".3f", "format_fraction": ".2f", "think_length_mean": ".1f", "reflection_rate": ".2f"}
+
+
+class HeldOutEvaluation(L.Callback):
+    """Evaluates the policy on held-out prompts.
+
+    Args:
+        engine: samples.
+        grader: decides what is right.
+        sets: prompts by the set's name.
+        sampling: before and after; ``group_size`` samples a prompt.
+        folder: gets ``<set>-00000.jsonl`` for step 0: one line a completion.
+        every_n_steps: also during the phase, with one sample a prompt; 0 is never.
+        seed: of the sampling; always the same, so that steps can be compared prompt by prompt.
+    """
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        grader: Reward,
+        sets: Mapping[str, Sequence[Prompt]],
+        *,
+        sampling: Sampling,
+        folder: Path,
+        every_n_steps: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.engine, self.grader, self.sets = engine, grader, sets
+        self.sampling, self.folder = sampling, Path(folder)
+        self.every_n_steps, self.seed = every_n_steps, seed
+        self.before: dict[str, float] = {}
+        self.after: dict[str, float] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before the first step; a resumed run has that number from its checkpoint."""
+        if trainer.global_step == 0:
+            self.before = self._evaluate(trainer, pl_module, self.sampling.group_size)
+            self._log(trainer, self.before, 0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """During the phase."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step < int(trainer.max_steps):
+            self._log(trainer, self._evaluate(trainer, pl_module, 1), step)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """After the last step."""
+        self.after = self._evaluate(trainer, pl_module, self.sampling.group_size)
+        self._log(trainer, self.after, trainer.global_step)
+
+    def _evaluate(self, trainer: L.Trainer, module: L.LightningModule, samples: int) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        self.engine.wake()
+        self.engine.sync_weights(trainer.global_step)
+        for name, prompts in self.sets.items():
+            of_set, groups = evaluate(
+                self.engine,
+                self.grader,
+                prompts,
+                module.codec,
+                sampling=replace(self.sampling, group_size=samples),
+                seed=self.seed,
+                progress=lambda done, total: module.report("evaluate", done, total),
+            )
+            numbers |= {f"eval/{name}/{metric}": value for metric, value in of_set.items()}
+            records = [record for part in all_gather(self._records(groups)) for record in part]
+            if trainer.is_global_zero:
+                write_jsonl(self.folder / f"{name}-{trainer.global_step:05d}.jsonl", records)
+        self.engine.sleep()
+        return numbers
+
+    def _records(self, groups: Sequence[Group]) -> list[dict[str, Any]]:
+        return [
+            {
+                "prompt_id": group.prompt.id,
+                "prompt": group.prompt.text,
+                "completion": completion.text,
+                "correct": score_one(self.grader, group.prompt, completion).value == 1,
+                "tokens": len(completion.token_ids),
+                "finish_reason": completion.finish_reason,
+            }
+            for group in groups
+            for completion in group.completions
+        ]
+
+    def _log(self, trainer: L.Trainer, numbers: dict[str, float], step: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=step)
+        for name in self.sets:
+            of_set = {key.split("/")[-1]: value for key, value in numbers.items() if key.startswith(f"eval/{name}/")}
+            told = "  ".join(f"{key} {of_set[key]:{form}}" for key, form in _TOLD.items() if key in of_set)
+            console.print(f"[bold]held-out {name}[/] at step {step}: {told}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers from before the first step."""
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self.before = state_dict["before"]

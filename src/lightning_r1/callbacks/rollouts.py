@@ -1,0 +1,102 @@
+"""Rollouts on record: a file for each, a table in W&B, a few on the console."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_r1.callbacks.console import show_completions
+from lightning_r1.callbacks.records import write_jsonl
+from lightning_r1.experience.collect import Rollout
+from lightning_r1.modules.grpo import GRPO
+from lightning_r1.parallel.collectives import all_gather
+
+# the whole table is sent again each time
+_MOST_TABLE_ROWS = 400
+
+
+class RolloutRecorder(L.Callback):
+    """Saves every rollout's completions, and shows some.
+
+    Args:
+        folder: gets ``00012.jsonl`` for the 12th rollout: one line a completion with ``prompt``,
+            ``completion``, ``rewards`` by name, ``outcomes``, ``reward``, ``advantage``,
+            ``finish_reason``, ``tokens``, ``step``. A rollout that is made again after an
+            interruption replaces its file.
+        every: record every so many rollouts; 0 records none.
+        show_at_steps: steps at which a few completions are printed.
+        table_rows: completions a rollout in the logger's table, where the logger has tables.
+    """
+
+    def __init__(
+        self, folder: Path, *, every: int = 1, show_at_steps: Sequence[int] = (1,), table_rows: int = 8
+    ) -> None:
+        self.folder, self.every = Path(folder), every
+        self.show_at_steps, self.table_rows = set(show_at_steps), table_rows
+        self.recorded = 0
+        self.table: list[list[Any]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take up where the checkpoint stands."""
+        self.recorded = pl_module.rollouts if isinstance(pl_module, GRPO) else 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record the rollout that this step began with, if it did."""
+        if not isinstance(pl_module, GRPO) or pl_module.rollouts == self.recorded:
+            return
+        self.recorded = pl_module.rollouts
+        rollout, step = pl_module.last_rollout, trainer.global_step
+        if rollout is None:
+            return
+        if self.every and (self.recorded - 1) % self.every == 0:
+            parts = all_gather(_records(rollout, step))
+            if trainer.is_global_zero:
+                records = [record for part in parts for record in part]
+                write_jsonl(self.folder / f"{self.recorded:05d}.jsonl", records)
+                self._log_table(trainer, records)
+        if step in self.show_at_steps and trainer.is_global_zero:
+            show_completions(rollout.scored, step=step)
+
+    def _log_table(self, trainer: L.Trainer, records: list[dict[str, Any]]) -> None:
+        columns = ["step", "prompt", "completion", "reward", "advantage", "rewards"]
+        chosen = records[: self.table_rows]
+        rows = [[*(record[name] for name in columns[:-1]), json.dumps(record["rewards"])] for record in chosen]
+        self.table = (self.table + rows)[-_MOST_TABLE_ROWS:]
+        for logger in trainer.loggers:
+            if log_table := getattr(logger, "log_table", None):
+                log_table("completions", columns=columns, data=self.table)
+
+
+def _records(rollout: Rollout, step: int) -> list[dict[str, Any]]:
+    records = []
+    for scored, advantages in zip(rollout.scored, rollout.advantages.tolist(), strict=True):
+        for place, completion in enumerate(scored.group.completions):
+            of_completion = {name: scores[place] for name, scores in scored.breakdown.items()}
+            records.append(
+                {
+                    "step": step,
+                    "prompt_id": scored.group.prompt.id,
+                    "prompt": scored.group.prompt.text,
+                    "completion": completion.text,
+                    "rewards": {name: _number(score.value) for name, score in of_completion.items()},
+                    "outcomes": {name: score.outcome.value for name, score in of_completion.items()},
+                    "reward": _number(scored.rewards[place]),
+                    "advantage": advantages[place],
+                    "finish_reason": completion.finish_reason,
+                    "tokens": len(completion.token_ids),
+                    "policy_version": completion.policy_version,
+                }
+            )
+    return records
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what could not be scored is null."""
+    return None if math.isnan(value) else value

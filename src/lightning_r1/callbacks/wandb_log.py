@@ -1,0 +1,62 @@
+"""Weights & Biases: online if somebody is logged in, offline otherwise, and never in the way."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+
+from lightning_r1.callbacks.console import console
+
+
+def wandb_logger(
+    run_dir: Path, *, name: str, project: str = "lightning-r1", mode: str = "auto", **options: Any
+) -> WandbLogger:
+    """The run's W&B logger. It keeps its id across interruptions, so that one run stays one run.
+
+    Args:
+        run_dir: gets the ``wandb`` folder.
+        name: of the run, and its id.
+        project: in W&B.
+        mode: ``auto``, ``online`` or ``offline``. ``auto`` is online with an API key (environment
+            or ``wandb login``), offline without, and says how to sync.
+        options: more arguments for ``wandb.init`` (entity, group, tags, ...).
+
+    Raises:
+        ValueError: for another mode.
+    """
+    if mode not in ("auto", "online", "offline"):
+        raise ValueError(f"logger.mode={mode!r}: expected auto, online or offline")
+    offline = mode == "offline" or (mode == "auto" and not _logged_in())
+    os.environ.setdefault("WANDB_SILENT", "true")  # one line of ours instead of a page
+    if offline:
+        console.print(f"W&B is offline (not logged in). To upload this run: wandb sync {run_dir}/wandb/offline-run-*")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=name,
+        id=name.replace("/", "-"),
+        project=project,
+        save_dir=str(run_dir),
+        offline=offline,
+        resume="allow",
+        log_model=False,
+        **options,
+    )
+
+
+def _logged_in() -> bool:
+    """Whether an upload could succeed: a key in the environment, or one left by ``wandb login``."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(file).authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,210 @@
+"""From a resolved config to the objects of a run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.loggers.logger import Logger
+
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, step_checkpoints
+from lightning_r1.callbacks.console import ConsoleProgress
+from lightning_r1.callbacks.csv_log import MetricsCSV
+from lightning_r1.callbacks.evaluation import HeldOutEvaluation
+from lightning_r1.callbacks.rollouts import RolloutRecorder
+from lightning_r1.callbacks.throughput import Throughput
+from lightning_r1.config.checks import check_rules
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.schema import check_signatures, locate
+from lightning_r1.data.rows import as_prompts
+from lightning_r1.data.stream import PromptStream
+from lightning_r1.models.codec import Codec
+from lightning_r1.models.export import read_card
+from lightning_r1.models.load import build_model, load_model
+from lightning_r1.models.policy import Policy
+from lightning_r1.models.tokenizer import load_tokenizer, number_tokenizer
+from lightning_r1.modules.phase import Phase
+from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.suite import RewardSuite
+from lightning_r1.rollout.engine import RolloutEngine
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a training run needs."""
+
+    config: Mapping[str, Any]
+    run_dir: Path
+    codec: Codec
+    module: Phase
+    datamodule: L.LightningDataModule
+    trainer: L.Trainer
+    evaluation: HeldOutEvaluation | None
+    throughput: Throughput
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Everything that can be known to be wrong before anything is built.
+
+    Raises:
+        ConfigError: names the key, the value and the fix.
+    """
+    check_signatures(config)
+    check_rules(config)
+
+
+def build(config: Mapping[str, Any]) -> Run:
+    """Build a run from a checked, resolved config.
+
+    Raises:
+        ConfigError: for what only shows when files are read.
+    """
+    run_dir = Path(config["paths"]["run_dir"])
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.manual_seed(config["seed"])
+    codec, policy = build_policy(config)
+    engine: RolloutEngine = instantiate(config["rollout"], policy=policy, codec=codec)
+    datamodule = instantiate(config["data"], _convert_="all")
+    module = _module(config, policy, codec, engine, datamodule)
+    evaluation = _evaluation(config, codec, engine, run_dir)
+    throughput = Throughput()
+    callbacks = [
+        throughput,
+        *([evaluation] if evaluation else []),
+        RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
+        ConsoleProgress(**config["callbacks"]["console"]),
+        step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
+    ]
+    trainer = _trainer(config, callbacks, _loggers(config, run_dir))
+    return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, throughput)
+
+
+def build_policy(config: Mapping[str, Any]) -> tuple[Codec, Policy]:
+    """The model with its tokenizer and template.
+
+    Raises:
+        ConfigError: if the model was trained under another template.
+    """
+    model = config["model"]
+    template = instantiate(config["template"], _convert_="all")
+    loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
+    if model["path"] is None:
+        codec = Codec(template, number_tokenizer())
+        return codec, Policy(build_model(model["architecture"], codec.tokenizer, **loading))
+    codec = Codec(template, load_tokenizer(model["path"]))
+    made_under = read_card(model["path"]).get("template_fingerprint", codec.fingerprint())
+    if made_under != codec.fingerprint():
+        raise ConfigError(
+            f"template={template.name}: {model['path']} was trained under another template ({made_under}, this one is "
+            f"{codec.fingerprint()}); choose the one it was trained with"
+        )
+    return codec, Policy(load_model(model["path"], **loading))
+
+
+def build_rewards(config: Mapping[str, Any], codec: Codec) -> RewardSuite:
+    """The reward functions by name; a class that asks for ``tags`` gets the template's."""
+    rewards = {
+        name: _reward(node, f"reward.rewards.{name}", codec) for name, node in config["reward"]["rewards"].items()
+    }
+    return RewardSuite(rewards, config["reward"]["weights"])
+
+
+def _reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
+    target = locate(node["_target_"], f"{path}._target_")
+    options = {key: value for key, value in node.items() if key != "_target_"}
+    if not inspect.isclass(target):
+        return partial(target, **options)
+    if "tags" in inspect.signature(target).parameters:
+        options.setdefault("tags", codec.template.tags)
+    return target(**options)
+
+
+def _module(
+    config: Mapping[str, Any], policy: Policy, codec: Codec, engine: RolloutEngine, datamodule: Any
+) -> Phase:
+    """The phase's LightningModule."""
+    parts = {
+        "policy": policy,
+        "codec": codec,
+        "optimizer": instantiate(config["optim"], _convert_="all"),
+        "schedule": instantiate(config["schedule"]),
+        "seed": config["seed"],
+    }
+    if config["phase"]["kind"] == "text":
+        return instantiate(config["phase"]["module"], data=datamodule, **parts)
+    datamodule.tokenise(codec)
+    algorithm = instantiate(config["algo"])
+    _fits_context(policy, datamodule.longest, algorithm.sampling.max_new_tokens)
+    return instantiate(
+        config["phase"]["module"],
+        algorithm=algorithm,
+        engine=engine,
+        rewards=build_rewards(config, codec),
+        stream=PromptStream(datamodule.train, config["seed"]),
+        **parts,
+    )
+
+
+def _fits_context(policy: Policy, prompt_tokens: int, new_tokens: int) -> None:
+    context = getattr(policy.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if context and prompt_tokens + new_tokens > context:
+        raise ConfigError(
+            f"algo.sampling.max_new_tokens={new_tokens}: with prompts of up to {prompt_tokens} tokens it exceeds the "
+            f"model's context of {context}; lower it or data.max_prompt_tokens"
+        )
+
+
+def _evaluation(
+    config: Mapping[str, Any], codec: Codec, engine: RolloutEngine, run_dir: Path
+) -> HeldOutEvaluation | None:
+    options = config["eval"]
+    sets = {
+        name: as_prompts(instantiate(node, _convert_="all"), codec) for name, node in (options["sets"] or {}).items()
+    }
+    if not sets:
+        return None
+    return HeldOutEvaluation(
+        engine,
+        Accuracy(codec.template.tags),
+        sets,
+        sampling=instantiate(options["sampling"]),
+        every_n_steps=options["every_n_steps"],
+        seed=options["seed"],
+        folder=run_dir / "evaluations",
+    )
+
+
+def _loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
+    if config["logger"]["wandb"] is not None:
+        from lightning_r1.callbacks.wandb_log import wandb_logger
+
+        logger = wandb_logger(run_dir, name=config["name"], **config["logger"]["wandb"])
+        logger.log_hyperparams(dict(config))
+        loggers.append(logger)
+    return loggers
+
+
+def _trainer(config: Mapping[str, Any], callbacks: list[L.Callback], loggers: list[Logger]) -> L.Trainer:
+    return instantiate(
+        config["trainer"],
+        strategy=config["parallel"]["strategy"],
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=config["paths"]["run_dir"],
+        max_epochs=-1,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )

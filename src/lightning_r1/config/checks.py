@@ -1,0 +1,198 @@
+"""Rules between fields: one small function each, named after the rule; its message is the fix.
+
+All run on the resolved config before anything expensive. A rule reads with :func:`get`, which gives
+None for what a phase does not have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_r1.config.errors import ConfigError
+
+Config = Mapping[str, Any]
+RULES: list[Callable[[Config], None]] = []
+
+
+def rule(check: Callable[[Config], None]) -> Callable[[Config], None]:
+    """Register a rule."""
+    RULES.append(check)
+    return check
+
+
+def check_rules(config: Config) -> None:
+    """Run every rule.
+
+    Raises:
+        ConfigError: from the first that is broken.
+    """
+    for check in RULES:
+        check(config)
+
+
+def get(config: Config, path: str) -> Any:
+    """``get(config, "algo.sampling.group_size")``, or None where there is nothing."""
+    node: Any = config
+    for key in path.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return None
+        node = node[key]
+    return node
+
+
+def _is_rl(config: Config) -> bool:
+    return get(config, "phase.kind") == "rl"
+
+
+@rule
+def name_is_a_folder_name(config: Config) -> None:
+    """The name becomes a folder under the output folder."""
+    name = get(config, "name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name:
+        raise ConfigError(f"name={name!r}: use letters, digits, '_', '-', '.' and '/' only, e.g. name=my_run")
+
+
+@rule
+def model_is_a_path_or_an_architecture(config: Config) -> None:
+    """A model is loaded from somewhere or built from scratch."""
+    path, architecture = get(config, "model.path"), get(config, "model.architecture")
+    if (path is None) == (architecture is None):
+        raise ConfigError(
+            f"model.path={path}: set model.path to a folder or hub id, or choose a model with an architecture "
+            "(model=mini_scratch), not both"
+        )
+
+
+@rule
+def model_path_exists(config: Config) -> None:
+    """A path that can only be a folder is one."""
+    path = get(config, "model.path")
+    if path is None or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) or Path(path, "config.json").is_file():
+        return
+    first = get(config, "model.made_by")
+    fix = f"make it first with: {first}" if first else "set it to a folder with config.json, or to a hub id"
+    raise ConfigError(f"model.path={path}: there is no model there; {fix}")
+
+
+@rule
+def from_scratch_is_for_pretraining(config: Config) -> None:
+    """Random weights answer nothing, so that there is nothing to reward."""
+    if _is_rl(config) and get(config, "model.architecture") is not None:
+        raise ConfigError("model.architecture: RL from random weights learns nothing; pretrain it (phase=pretrain) first")
+
+
+@rule
+def group_has_two_completions(config: Config) -> None:
+    """A completion is compared with the others of its group."""
+    size = get(config, "algo.sampling.group_size")
+    if _is_rl(config) and size < 2:
+        raise ConfigError(f"algo.sampling.group_size={size}: a group needs at least 2 completions to compare")
+
+
+@rule
+def rollouts_are_random(config: Config) -> None:
+    """Greedy completions of a prompt are all the same."""
+    temperature = get(config, "algo.sampling.temperature")
+    if _is_rl(config) and temperature <= 0:
+        raise ConfigError(
+            f"algo.sampling.temperature={temperature}: greedy groups are all alike and teach nothing; the paper uses 1.0"
+        )
+
+
+@rule
+def scored_distribution_is_the_sampled_one(config: Config) -> None:
+    """The trainer scores the full distribution; a truncated sampler makes every ratio wrong."""
+    for key, full in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+        value = get(config, f"algo.sampling.{key}")
+        if _is_rl(config) and value != full and get(config, "algo.sampler_correction") == "none":
+            raise ConfigError(
+                f"algo.sampling.{key}={value}: the trainer's log-probabilities are of the untruncated distribution. "
+                f"Set it to {full}, or correct the mismatch with algo.sampler_correction=truncate"
+            )
+
+
+@rule
+def minibatches_fit_the_rollout(config: Config) -> None:
+    """Every minibatch of every rank gets at least one completion."""
+    if not _is_rl(config):
+        return
+    algo = config["algo"]
+    ranks = _ranks(config)
+    rows = algo["prompts_per_rollout"] * algo["sampling"]["group_size"] // ranks
+    if algo["minibatches_per_rollout"] > rows:
+        raise ConfigError(
+            f"algo.minibatches_per_rollout={algo['minibatches_per_rollout']}: a rollout gives each of {ranks} ranks "
+            f"only {rows} completions; lower it or raise algo.prompts_per_rollout"
+        )
+
+
+@rule
+def prompts_divide_over_ranks(config: Config) -> None:
+    """Every rank samples as many groups as the others."""
+    prompts = get(config, "algo.prompts_per_rollout")
+    if _is_rl(config) and prompts % _ranks(config):
+        raise ConfigError(
+            f"algo.prompts_per_rollout={prompts}: not a multiple of the {_ranks(config)} ranks "
+            "(trainer.devices x trainer.num_nodes)"
+        )
+
+
+@rule
+def refresh_needs_a_reference(config: Config) -> None:
+    """Without a KL there is no reference to refresh."""
+    steps = get(config, "algo.reference_refresh_steps")
+    if steps and not get(config, "algo.kl_coef"):
+        raise ConfigError(
+            f"algo.reference_refresh_steps={steps}: with algo.kl_coef=0 no reference is held; set algo.kl_coef (R1: "
+            "0.001) or algo.reference_refresh_steps=0"
+        )
+
+
+@rule
+def dual_clip_lies_above_the_clip(config: Config) -> None:
+    """Below it, the dual clip would replace the clip."""
+    dual, high = get(config, "algo.dual_clip"), get(config, "algo.clip_high")
+    if dual is not None and dual <= 1 + high:
+        raise ConfigError(f"algo.dual_clip={dual}: it bounds the ratio, above 1 + algo.clip_high = {1 + high}; raise it")
+
+
+@rule
+def correction_bounds_are_ordered(config: Config) -> None:
+    """Low below 1 below high: a weight of 1 means no mismatch."""
+    low, high = get(config, "algo.correction_low"), get(config, "algo.correction_high")
+    if low is not None and not low < 1 < high:
+        raise ConfigError(
+            f"algo.correction_low={low}, algo.correction_high={high}: importance weights are 1 without mismatch, so "
+            "low must be below 1 and high above"
+        )
+
+
+@rule
+def clipping_is_not_lightnings(config: Config) -> None:
+    """In manual optimization Lightning refuses to clip."""
+    if get(config, "trainer.gradient_clip_val") is not None:
+        raise ConfigError("trainer.gradient_clip_val: gradients are clipped by the phase; set phase.module.max_grad_norm")
+
+
+@rule
+def precision_needs_no_loss_scaling(config: Config) -> None:
+    """float16 gradients underflow without a scaler, which an unclipped ratio defeats."""
+    precision = str(get(config, "trainer.precision"))
+    if precision.startswith("16"):
+        raise ConfigError(f"trainer.precision={precision}: use bf16-true, bf16-mixed or 32-true")
+
+
+@rule
+def steps_are_counted(config: Config) -> None:
+    """Schedules and progress need to know the end."""
+    steps = get(config, "trainer.max_steps")
+    if not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"trainer.max_steps={steps}: set the number of optimizer steps, e.g. trainer.max_steps=300")
+
+
+def _ranks(config: Config) -> int:
+    devices = get(config, "trainer.devices")
+    return (devices if isinstance(devices, int) and devices > 0 else 1) * (get(config, "trainer.num_nodes") or 1)

@@ -1,0 +1,1 @@
+"""Data: prompts, tasks that generate them, raw text, and the order in which they are drawn."""

@@ -1,0 +1,101 @@
+"""Lightning data modules: prompts for RL, raw text for pretraining.
+
+Neither keeps a state of its own. What is drawn at a step is a function of the seed and a position
+that the module's checkpoint holds, which is what makes resuming exact.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import lightning as L
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_r1.data.rows import Row, as_prompts
+from lightning_r1.models.codec import Codec
+from lightning_r1.types import Prompt
+
+
+class Ticks(IterableDataset[int]):
+    """0, 1, 2, ... : gives Lightning's loop its steps.
+
+    A GRPO step takes its minibatch from the experience buffer, and only a step that finds it empty
+    draws prompts. A loader that yielded prompts would fetch ahead, before the update that decides
+    how they should be answered.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        """Never ends; ``trainer.max_steps`` does."""
+        return itertools.count()
+
+
+class PromptDataModule(L.LightningDataModule):
+    """Prompts to train on.
+
+    Args:
+        rows: to draw from.
+        max_prompt_tokens: longer prompts are left out; ``left_out`` counts them.
+    """
+
+    def __init__(self, *, rows: Iterable[Row], max_prompt_tokens: int = 1024) -> None:
+        super().__init__()
+        self.rows, self.max_prompt_tokens = rows, max_prompt_tokens
+        self.train: list[Prompt] = []
+        self.left_out = 0
+
+    def tokenise(self, codec: Codec) -> None:
+        """Make the prompts, once.
+
+        Raises:
+            ValueError: if no prompt is short enough.
+        """
+        prompts = as_prompts(self.rows, codec)
+        self.train = [prompt for prompt in prompts if len(prompt.token_ids) <= self.max_prompt_tokens]
+        self.left_out = len(prompts) - len(self.train)
+        if not self.train:
+            raise ValueError(
+                f"data.max_prompt_tokens={self.max_prompt_tokens}: all {len(prompts)} prompts are longer, or there "
+                "are none; raise it"
+            )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(len(prompt.token_ids) for prompt in self.train)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Ticks, see :class:`Ticks`."""
+        return DataLoader(Ticks(), batch_size=None)
+
+
+class Corpus(Protocol):
+    """Raw text by index."""
+
+    def document(self, index: int, *, seed: int) -> str:
+        """The ``index``-th document of the corpus with this seed."""
+        ...
+
+
+class TextDataModule(L.LightningDataModule):
+    """Raw text, for the pretraining of the miniature's base.
+
+    Args:
+        corpus: its documents; document i belongs to step i // batch_size.
+        batch_size: documents a step, over all ranks.
+        seed: of the corpus.
+    """
+
+    def __init__(self, *, corpus: Corpus, batch_size: int, seed: int = 0) -> None:
+        super().__init__()
+        self.corpus, self.batch_size, self.seed = corpus, batch_size, seed
+
+    def documents(self, step: int) -> list[str]:
+        """The documents of one step."""
+        first = step * self.batch_size
+        return [self.corpus.document(first + place, seed=self.seed) for place in range(self.batch_size)]
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Ticks: the module asks for the documents of its step."""
+        return DataLoader(Ticks(), batch_size=None)

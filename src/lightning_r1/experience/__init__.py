@@ -1,0 +1,1 @@
+"""Experience: completions become rewards, advantages, and the minibatches of several steps."""

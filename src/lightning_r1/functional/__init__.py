@@ -1,0 +1,26 @@
+"""The mathematics: pure functions of tensors. Imports torch and nothing else."""
+
+from lightning_r1.functional.advantages import (
+    group_relative_advantages,
+    informative_groups,
+    per_reward_advantages,
+)
+from lightning_r1.functional.importance import off_policy_sequence_mask, sampler_weights
+from lightning_r1.functional.kl import kl_to_reference
+from lightning_r1.functional.logprobs import selected_logprobs
+from lightning_r1.functional.policy_loss import PolicyLoss, policy_loss
+from lightning_r1.functional.reduction import minibatch_denominator, reduce_tokens
+
+__all__ = [
+    "PolicyLoss",
+    "group_relative_advantages",
+    "informative_groups",
+    "kl_to_reference",
+    "minibatch_denominator",
+    "off_policy_sequence_mask",
+    "per_reward_advantages",
+    "policy_loss",
+    "reduce_tokens",
+    "sampler_weights",
+    "selected_logprobs",
+]

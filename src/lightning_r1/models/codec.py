@@ -1,0 +1,81 @@
+"""The template bound to a tokenizer: the one place where text becomes token ids and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_r1.text.templates import Template
+from lightning_r1.types import Prompt
+
+
+class Codec:
+    """Template and tokenizer together.
+
+    Args:
+        template: how questions are asked.
+        tokenizer: of the model.
+
+    Raises:
+        ValueError: if a stop string is not a single token, or the tags do not survive a round trip
+            through the tokenizer.
+    """
+
+    def __init__(self, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self.pad_id: int = tokenizer.pad_token_id
+        self.stop_ids: tuple[int, ...] = (
+            tokenizer.eos_token_id,
+            *(self._single_token(text) for text in template.stop),
+        )
+        self._check_tags()
+
+    def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, source: str = "") -> Prompt:
+        """Render and tokenise a question, once."""
+        text = self.template.render(question)
+        return Prompt(
+            id=id, question=question, text=text, token_ids=self.encode(text), answer=answer, source=source
+        )
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, the tokenizer's own BOS in front if it has that habit."""
+        return tuple(self.tokenizer.encode(text))
+
+    def completion_text(self, token_ids: Sequence[int]) -> str:
+        """A completion as rewards read it: EOS and padding removed, the prefill put back.
+
+        A stop string of the template stays: it is part of what was written (``</answer>``, say).
+        """
+        hidden = {self.tokenizer.eos_token_id, self.pad_id}
+        kept = [token for token in token_ids if token not in hidden]
+        return self.template.completion_text(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over template and vocabulary."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        text = self.template.fingerprint() + json.dumps(vocabulary)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _single_token(self, text: str) -> int:
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(
+                f"template.stop: {text!r} is {len(ids)} tokens of this tokenizer, not one; a completion stops "
+                "at a token. Remove it from template.stop (EOS always stops)."
+            )
+        return ids[0]
+
+    def _check_tags(self) -> None:
+        tags = self.template.tags
+        for tag in (tags.think_open, tags.think_close, tags.answer_open, tags.answer_close):
+            ids = self.tokenizer.encode(tag, add_special_tokens=False)
+            if tag not in self.tokenizer.decode(ids, skip_special_tokens=False):
+                raise ValueError(
+                    f"template.tags: {tag!r} does not survive this tokenizer, so no completion could ever be "
+                    "read. Use tags it can write, or another tokenizer."
+                )

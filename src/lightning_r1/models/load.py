@@ -1,0 +1,99 @@
+"""Making a policy: from a folder or the hub, or from scratch by an architecture's own config class."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    path: str | Path, *, dtype: str = "float32", attention: str = "sdpa", dropout: float = 0.0
+) -> PreTrainedModel:
+    """A causal language model from a folder or the hub.
+
+    Args:
+        path: a folder with ``config.json`` and weights, or a hub id.
+        dtype: of the weights: float32, bfloat16 or float16.
+        attention: ``auto``, ``flash`` or ``sdpa``; auto is flash where it can run.
+        dropout: set on every dropout of the architecture; RL wants 0.
+
+    Raises:
+        ValueError: for an unknown dtype or attention, and for flash where it cannot run.
+    """
+    config = AutoConfig.from_pretrained(str(path))
+    _set_dropout(config, dropout)
+    return AutoModelForCausalLM.from_pretrained(
+        str(path), config=config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype)
+    )
+
+
+def build_model(
+    architecture: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    dropout: float = 0.0,
+) -> PreTrainedModel:
+    """A causal language model with random weights, drawn from torch's current seed.
+
+    Args:
+        architecture: ``model_type`` and the fields of that architecture's transformers config.
+        tokenizer: gives the vocabulary size and the special token ids.
+        dtype: as in :func:`load_model`.
+        attention: as in :func:`load_model`.
+        dropout: as in :func:`load_model`.
+    """
+    fields = dict(architecture)
+    config = AutoConfig.for_model(
+        fields.pop("model_type"),
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **fields,
+    )
+    _set_dropout(config, dropout)
+    return AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype))
+
+
+def quiet_transformers() -> None:
+    """No progress bars for loading and saving; errors still speak."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ValueError(f"model.dtype={name!r}: expected one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _attention(name: str, dtype: str) -> str:
+    """transformers' name of an attention implementation."""
+    if name not in ("auto", "flash", "sdpa"):
+        raise ValueError(f"model.attention={name!r}: expected auto, flash or sdpa")
+    if name == "sdpa":
+        return "sdpa"
+    installed = importlib.util.find_spec("flash_attn") is not None
+    usable = installed and torch.cuda.is_available() and dtype in ("bfloat16", "float16")
+    if name == "flash" and not usable:
+        raise ValueError(
+            f"model.attention=flash: it needs a CUDA GPU ({torch.cuda.is_available()}), model.dtype=bfloat16 ({dtype}) "
+            f"and flash-attn (installed: {installed}; pip install 'lightning-r1[flash]'). Or use model.attention=sdpa"
+        )
+    return "flash_attention_2" if usable else "sdpa"
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    for name in ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)

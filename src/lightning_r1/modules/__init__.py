@@ -1,0 +1,1 @@
+"""The LightningModules: one optimizer step is one ``training_step``."""

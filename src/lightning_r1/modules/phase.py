@@ -1,0 +1,190 @@
+"""What every phase of training shares: an exact optimizer step over micro-batches.
+
+Lightning sees one minibatch = one optimizer step = one ``training_step`` = one unit of
+``global_step``, in manual optimization: gradients are accumulated over micro-batches here, clipped
+here, and a step that is not finite is skipped here, by name.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_r1.experience.batching import MicroBatch
+from lightning_r1.functional.diagnostics import combine
+from lightning_r1.models.codec import Codec
+from lightning_r1.models.policy import Policy
+from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
+from lightning_r1.rollout.engine import seed_for
+
+OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
+ScheduleFactory = Callable[..., LRScheduler]
+Report = Callable[[str, int, int], None]
+"""Called with (what, done, total) while something long goes on."""
+
+
+class Phase(L.LightningModule):
+    """Base of all phases.
+
+    Args:
+        policy: the model that is trained.
+        codec: its template and tokenizer.
+        optimizer: makes the optimizer from the policy's named parameters.
+        schedule: makes the schedule from the optimizer and ``total_steps``.
+        seed: of everything random.
+        micro_batch_tokens: tokens of one forward, padding included.
+        max_grad_norm: gradients are scaled down to this norm.
+        max_skipped_steps: consecutive steps that may be skipped before the run is ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        codec: Codec,
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory,
+        seed: int = 0,
+        micro_batch_tokens: int = 16384,
+        max_grad_norm: float = 1.0,
+        max_skipped_steps: int = 10,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy, self.codec = policy, codec
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.seed, self.micro_batch_tokens = seed, micro_batch_tokens
+        self.max_grad_norm, self.max_skipped_steps = max_grad_norm, max_skipped_steps
+        self.skipped_in_a_row = 0
+        self.step_tokens = 0.0  # of the latest minibatch, over all ranks
+        self.report: Report = lambda what, done, total: None
+
+    def plan(self) -> str:
+        """The batch plan in words, for people."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimizer and schedule; the schedule is stepped with the optimizer."""
+        optimizer = self.make_optimizer(self.policy.named_parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self.make_schedule(optimizer, total_steps=self.trainer.max_steps),
+        }
+
+    def update(
+        self, micro_batches: Sequence[MicroBatch], loss_of: Callable[[MicroBatch], tuple[Tensor, dict[str, Tensor]]]
+    ) -> dict[str, Tensor]:
+        """One optimizer step.
+
+        Args:
+            micro_batches: of this rank; at least one, made with :meth:`MicroBatch.nothing` if it
+                has nothing to do.
+            loss_of: gives a micro-batch's share of the loss and its sums; the shares of all
+                micro-batches and ranks add up to the loss.
+
+        Returns:
+            The sums, combined over micro-batches and ranks.
+
+        Raises:
+            RuntimeError: after too many steps in a row that were not finite.
+        """
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self._seed_step()
+        # every rank runs as many micro-batches as the one that has most: sharded and reduced
+        # gradients are collective, and a rank that stops early would leave the others waiting
+        count = int(all_max(len(micro_batches)))
+        parts = []
+        for index in range(count):
+            batch = micro_batches[index] if index < len(micro_batches) else micro_batches[-1].nothing()
+            with self._gradient_sync(last=index == count - 1):
+                loss, sums = loss_of(batch.to(self.device))
+                # DDP averages gradients over ranks. The loss's denominator is global already, so
+                # that a sum is wanted: the average is undone by this factor.
+                self.manual_backward(loss * world_size())
+            parts.append({**sums, "loss": loss.detach()})
+            self.report("update", index + 1, count)
+        combined = combine_over_ranks(combine(parts))
+        self._step(optimizer, combined)
+        return combined
+
+    def _step(self, optimizer: Any, sums: dict[str, Tensor]) -> None:
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        sums["grad_norm_max"] = norm.detach()
+        sums["skipped_max"] = torch.zeros_like(norm)
+        if torch.isfinite(norm) and torch.isfinite(sums["loss"]):
+            optimizer.step()
+            self.lr_schedulers().step()
+            self.skipped_in_a_row = 0
+            return
+        # the norm is over all ranks' gradients, so that all ranks skip together
+        self.skipped_in_a_row += 1
+        sums["skipped_max"] += 1
+        culprit = self._not_finite(sums["loss"])
+        optimizer.zero_grad()
+        message = f"step {self.global_step}: {culprit} is not finite"
+        if self.skipped_in_a_row >= self.max_skipped_steps:
+            raise RuntimeError(
+                f"{message}, for the {self.skipped_in_a_row}th time in a row. Lower optim.lr, set "
+                "algo.dual_clip, or look at the rollouts of the last steps; the last checkpoint is intact."
+            )
+        self.print(f"{message}; the step is skipped")
+
+    def _not_finite(self, loss: Tensor) -> str:
+        if not torch.isfinite(loss):
+            return f"the loss ({loss.item()})"
+        for name, parameter in self.policy.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                return f"the gradient of {name}"
+        return "the gradient norm"
+
+    def _seed_step(self) -> None:
+        """Dropout is a function of seed, step and rank: no generator's state has to be saved."""
+        seed = seed_for(self.seed, "update", self.global_step, rank())
+        torch.manual_seed(seed)
+        random.seed(seed)
+
+    @contextmanager
+    def _gradient_sync(self, *, last: bool) -> Iterator[None]:
+        """Ranks exchange gradients once, in the last micro-batch's backward."""
+        strategy = self.trainer.strategy
+        block = getattr(strategy, "block_backward_sync", None)
+        with nullcontext() if last or block is None or world_size() == 1 else block():
+            yield
+
+    def log_step(self, metrics: dict[str, float]) -> None:
+        """Log a step's numbers under the step that they lead to."""
+        self.log_dict({**metrics, "optim/lr": self._learning_rate(), "step": float(self.global_step)})
+
+    def _learning_rate(self) -> float:
+        return float(self.lr_schedulers().get_last_lr()[0])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the template contract, and each rank's own state."""
+        checkpoint["lightning_r1"] = {"template_fingerprint": self.codec.fingerprint(), "world_size": world_size()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint made under another template or by another number of ranks.
+
+        Raises:
+            ValueError: names both and what to do.
+        """
+        made = checkpoint["lightning_r1"]
+        if made["template_fingerprint"] != self.codec.fingerprint():
+            raise ValueError(
+                f"template: the checkpoint was made under {made['template_fingerprint']}, this run has "
+                f"{self.codec.fingerprint()}. Take the template and tokenizer it was made with, or another name=."
+            )
+        if made["world_size"] != world_size():
+            raise ValueError(
+                f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
+                f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
+            )

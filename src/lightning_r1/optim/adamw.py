@@ -1,0 +1,45 @@
+"""AdamW as language models use it: no weight decay on norms and biases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+def adamw(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """torch's fused AdamW over the parameters that train.
+
+    Args:
+        named_parameters: of the policy.
+        lr: peak learning rate.
+        betas: of the two averages.
+        eps: in the denominator.
+        weight_decay: of matrices; vectors (norms, biases) have none.
+
+    Raises:
+        ValueError: if nothing trains.
+    """
+    training = [parameter for _, parameter in named_parameters if parameter.requires_grad]
+    if not training:
+        raise ValueError("model: no parameter requires a gradient, so nothing would be trained")
+    groups = [
+        {"params": [p for p in training if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in training if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=lr,
+        betas=tuple(betas),
+        eps=eps,
+        fused=all(torch.is_floating_point(p) for p in training),
+    )

@@ -1,0 +1,1 @@
+"""Ranks: what they exchange, and the step they take together."""

@@ -1,0 +1,1 @@
+"""Rewards: rules first. A reward reads a prompt and a completion and gives a typed verdict."""

@@ -1,0 +1,103 @@
+"""What a rollout engine is, and the randomness that every engine shares.
+
+Randomness is a function, not a state: the draws of a completion depend on the run's seed, the
+rollout's number, the prompt's position in it and the completion's place in its group, and on
+nothing else. How rows are batched, on which rank they are sampled and whether the run was
+interrupted in between make no difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_r1.models.codec import Codec
+from lightning_r1.types import Completion, Group, Prompt, Sampling
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (completions finished, completions in all)."""
+
+
+class RolloutEngine(Protocol):
+    """Samples from the policy's current weights."""
+
+    exact: bool
+    """Whether its log-probabilities are the trainer's own numbers (up to rounding): the same
+    weights in the same process. Others need a correction for the mismatch."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+    ) -> list[Group]:
+        """Sample ``sampling.group_size`` completions of each prompt.
+
+        Args:
+            prompts: B prompts.
+            sampling: how to sample.
+            seeds: one a prompt, see :func:`seed_for`.
+            progress: told how far it is.
+
+        Returns:
+            One group a prompt, in order.
+        """
+        ...
+
+    def sync_weights(self, version: int) -> None:
+        """Take the policy's current weights; ``version`` is the step they belong to."""
+        ...
+
+    def sleep(self) -> None:
+        """Give memory back while the policy is trained."""
+        ...
+
+    def wake(self) -> None:
+        """Take it again."""
+        ...
+
+
+def seed_for(*names: int | str) -> int:
+    """A seed from names, the same in every process: ``seed_for(run_seed, "rollout", 7, 3)``.
+
+    >>> seed_for(0, "rollout", 1) == seed_for(0, "rollout", 1) != seed_for(0, "rollout", 2)
+    True
+    """
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def uniform_draws(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
+    """Uniform numbers in [0, 1) for every token that may be sampled: ``[B * G, steps]`` float64."""
+    draws = torch.empty(len(seeds), group_size, steps, dtype=torch.float64)
+    for row, seed in enumerate(seeds):
+        draws[row].uniform_(generator=torch.Generator().manual_seed(seed))
+    return draws.view(len(seeds) * group_size, steps)
+
+
+def as_group(
+    prompt: Prompt,
+    codec: Codec,
+    rows: Sequence[tuple[Sequence[int], Sequence[float]]],
+    version: int,
+) -> Group:
+    """A group from the token ids and log-probabilities of its completions."""
+    return Group(
+        prompt,
+        tuple(
+            Completion(
+                token_ids=tuple(token_ids),
+                logprobs=tuple(logprobs),
+                finish_reason="stop" if token_ids and token_ids[-1] in codec.stop_ids else "length",
+                text=codec.completion_text(token_ids),
+                policy_version=version,
+            )
+            for token_ids, logprobs in rows
+        ),
+    )

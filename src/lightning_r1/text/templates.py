@@ -1,0 +1,73 @@
+"""The template contract: one object owns how a question becomes a prompt and a text is read back.
+
+Prompt, ``<think>`` prefill, stop strings and tags are decided here, once, for data, rollouts,
+rewards, SFT masks, evaluation and the exported chat template. The fingerprint is stored in every
+checkpoint and export, so that a later phase can refuse a model made under another template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from lightning_r1.text.reflection import ENGLISH_MARKERS
+from lightning_r1.text.tags import Tags
+
+_SLOT = "{question}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a question is asked and how the completion is read.
+
+    Example: ``Template(name="mini", prompt="{question}", prefill="<think>")`` renders
+    ``2?5?1=9`` as ``2?5?1=9<think>``, and gives the completion ``...</think>...`` back to rewards as
+    ``<think>...</think>...``: prefilled and unprefilled completions are read alike.
+    """
+
+    name: str
+    prompt: str
+    """Holds ``{question}`` exactly once; other braces are plain text."""
+    prefill: str = ""
+    """Start of the completion, given to the policy instead of sampled."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion besides EOS; each must be a single token of the tokenizer."""
+    tags: Tags = field(default_factory=Tags)
+    reflection_markers: tuple[str, ...] = ENGLISH_MARKERS
+
+    def __post_init__(self) -> None:
+        """Refuse a prompt without exactly one slot."""
+        if self.prompt.count(_SLOT) != 1:
+            raise ValueError(f"template.prompt={self.prompt!r}: expected {_SLOT} exactly once in it")
+
+    def render(self, question: str) -> str:
+        """The prompt as the policy sees it, prefill included.
+
+        >>> Template(name="t", prompt="User: {question} Assistant:", prefill=" <think>").render("2+2?")
+        'User: 2+2? Assistant: <think>'
+        """
+        return self.prompt.replace(_SLOT, question) + self.prefill
+
+    def completion_text(self, sampled: str) -> str:
+        """A sampled text as rewards read it: with the prefill put back."""
+        return self.prefill.lstrip() + sampled
+
+    def chat_template(self) -> str:
+        """A Jinja chat template that renders the last user message as this template does.
+
+        Without it an evaluation harness or a server would wrap a base model's prompt in a chat
+        format the model has never seen, and its scores would mean nothing.
+        """
+        before, after = self.prompt.split(_SLOT)
+        return (
+            "{%- set user = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
+            f"{{{{- {json.dumps(before)} + user['content'] + {json.dumps(after)} -}}}}"
+            f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(self.prefill)} -}}}}{{%- endif -%}}"
+        )
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over everything that changes what the policy sees or how it is read."""
+        contract = asdict(self)
+        del contract["name"], contract["reflection_markers"]
+        return hashlib.sha256(json.dumps(contract, sort_keys=True).encode()).hexdigest()[:12]

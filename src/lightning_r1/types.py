@@ -1,0 +1,136 @@
+"""The nouns of the project, and the letters that name tensor shapes everywhere in it.
+
+=======  =============================================================
+letter   meaning
+=======  =============================================================
+B        prompts in one rollout
+G        ``group_size``: completions of one prompt
+N        sequences (rows); a whole rollout has N = B * G
+P, T     longest prompt, longest completion of the rows at hand (tokens)
+L        P + T, the padded row
+M        counted completion tokens, flattened
+V, H     vocabulary size, hidden size
+K        reward functions
+=======  =============================================================
+
+A mask's ``True`` always means "counts".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One problem, rendered and tokenised once by the template; nobody re-tokenises it later.
+
+    Example: ``Prompt(id="operators/2?5?1=9", question="2?5?1=9", text="2?5?1=9<think>",
+    token_ids=(9, 115, 12, 115, 8, 110, 16, 3), answer={"kind": "expression", "numbers": [2, 5, 1],
+    "target": 9, "ordered": True})``
+    """
+
+    id: str
+    question: str
+    text: str
+    """The rendered prompt, exactly what the policy sees (the template's prefill included)."""
+    token_ids: tuple[int, ...]
+    answer: Mapping[str, Any]
+    """What a grader needs; ``kind`` names the grader (see :mod:`lightning_r1.rewards.accuracy`)."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote after one prompt.
+
+    ``token_ids`` ends with the stop token if there was one; ``text`` is the completion as rewards
+    read it: the template's prefill put back, special stop tokens removed.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """The sampler's own log-probabilities, one for each token."""
+    finish_reason: FinishReason
+    text: str = ""
+    policy_version: int = 0
+    """``global_step`` of the weights that sampled it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The G completions of one prompt."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. ``temperature=0`` is greedy."""
+
+    group_size: int = 8
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can do, naming the key, the value and the range."""
+        ranges = {
+            "group_size": (self.group_size >= 1, ">= 1"),
+            "max_new_tokens": (self.max_new_tokens >= 1, ">= 1"),
+            "temperature": (self.temperature >= 0, ">= 0 (0 is greedy)"),
+            "top_p": (0 < self.top_p <= 1, "in (0, 1] (1 keeps every token)"),
+            "top_k": (self.top_k >= 0, ">= 0 (0 keeps every token)"),
+            "min_p": (0 <= self.min_p < 1, "in [0, 1) (0 keeps every token)"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise ValueError(f"sampling.{name}={getattr(self, name)}: expected {expected}")
+
+
+class Outcome(StrEnum):
+    """How the scoring of one completion ended. Only the first two are honest rewards."""
+
+    OK = "ok"
+    WRONG_FORMAT = "wrong_format"
+    """Scored, and there was nothing to score: no answer where one had to stand."""
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    UNSCORABLE = "unscorable"
+    """The gold answer itself cannot be used."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the value is an honest reward; the others are left out of their group."""
+        return self in (Outcome.OK, Outcome.WRONG_FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardScore:
+    """One reward function's verdict on one completion."""
+
+    value: float
+    outcome: Outcome = Outcome.OK
+    detail: str = ""
+    """For people: what was extracted, or why it could not be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A group with its rewards: ``breakdown[name][g]`` and their weighted sum ``rewards[g]``.
+
+    ``rewards[g]`` is NaN where any part could not be scored: that completion is left out of the
+    group's statistics and gets advantage 0, and is never taken for an honest 0.
+    """
+
+    group: Group
+    rewards: tuple[float, ...]
+    breakdown: Mapping[str, Sequence[RewardScore]] = field(default_factory=dict)
