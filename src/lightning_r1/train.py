@@ -49,7 +49,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     run_dir = Path(config["paths"]["run_dir"])
     finished = _take_folder(run_dir, config)
     if finished is not None:
-        console.print(f"{config['name']} is finished already ({run_dir}); resume=never trains it anew")
+        console.print(f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True)
         return finished
     _quiet()
     run = build(config)
@@ -68,7 +68,7 @@ def _take_folder(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any] | N
     Raises:
         ConfigError: if it holds another run.
     """
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         return None
     if config["resume"] == "never":
         _move_aside(run_dir)
@@ -95,7 +95,7 @@ def _move_aside(run_dir: Path) -> None:
     while (aside := run_dir.with_name(f"{run_dir.name}.old{number}")).exists():
         number += 1
     run_dir.rename(aside)
-    console.print(f"{run_dir} is moved to {aside}")
+    console.print(f"{run_dir} is moved to {aside}", soft_wrap=True)
 
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:
@@ -153,7 +153,7 @@ def _finish(run: Run) -> dict[str, Any]:
     partial = run.run_dir / "summary.json.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n")
     partial.rename(run.run_dir / "summary.json")
-    console.print(f"model in {model_dir}, numbers in {run.run_dir / 'summary.json'}")
+    console.print(f"model in {model_dir}, numbers in {run.run_dir / 'summary.json'}", soft_wrap=True)
     return summary
 
 
@@ -180,6 +180,10 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     quiet_transformers()
-    # ticks need no workers; the reference is meant to stay in evaluation mode
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*module.* in eval mode at the start of training.*")
+    for expected in (
+        ".*does not have many workers.*",  # ticks need none
+        ".*module.* in eval mode at the start of training.*",  # the reference
+        ".*ModelCheckpoint with manual optimization.*",  # the state after the step is the one to go on from
+        ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
+    ):
+        warnings.filterwarnings("ignore", message=expected)

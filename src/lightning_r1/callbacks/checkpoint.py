@@ -24,7 +24,9 @@ MARKER = ".complete"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's file checkpoints, made atomic."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         """Write, sync, rename, mark."""
         final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         marker_partial.rename(marker)
         _sync_folder(final.parent)
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the marker first: a checkpoint without one does not exist."""
         _marker(Path(path)).unlink(missing_ok=True)
         super().remove_checkpoint(path)

@@ -75,7 +75,7 @@ class ConsoleProgress(L.Callback):
         if step % self.every_n_steps == 0 or step == self.total:
             rate = (step - self.first_step) / (time.perf_counter() - self.started)
             line = f"step {step:>5}/{self.total}  {self._numbers()}  {rate:.2f} steps/s"
-            console.print(Text(line, style="dim"))
+            console.print(Text(line, style="dim"), soft_wrap=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bars."""

@@ -10,14 +10,21 @@ from typing import Any
 import lightning as L
 
 from lightning_r1.callbacks.console import console
-from lightning_r1.evaluation.evaluator import evaluate
 from lightning_r1.callbacks.records import write_jsonl
+from lightning_r1.evaluation.evaluator import evaluate
+from lightning_r1.modules.phase import Phase
 from lightning_r1.parallel.collectives import all_gather
 from lightning_r1.rewards.base import Reward, score_one
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Group, Prompt, Sampling
 
-_TOLD = {"pass@1": ".3f", "pass@4": ".3f", "format_fraction": ".2f", "think_length_mean": ".1f", "reflection_rate": ".2f"}
+_TOLD = {
+    "pass@1": ".3f",
+    "pass@4": ".3f",
+    "format_fraction": ".2f",
+    "think_length_mean": ".1f",
+    "reflection_rate": ".2f",
+}
 
 
 class HeldOutEvaluation(L.Callback):
@@ -70,6 +77,7 @@ class HeldOutEvaluation(L.Callback):
         self._log(trainer, self.after, trainer.global_step)
 
     def _evaluate(self, trainer: L.Trainer, module: L.LightningModule, samples: int) -> dict[str, float]:
+        assert isinstance(module, Phase)
         numbers: dict[str, float] = {}
         self.engine.wake()
         self.engine.sync_weights(trainer.global_step)
@@ -112,7 +120,7 @@ class HeldOutEvaluation(L.Callback):
         for name in self.sets:
             of_set = {key.split("/")[-1]: value for key, value in numbers.items() if key.startswith(f"eval/{name}/")}
             told = "  ".join(f"{key} {of_set[key]:{form}}" for key, form in _TOLD.items() if key in of_set)
-            console.print(f"[bold]held-out {name}[/] at step {step}: {told}")
+            console.print(f"[bold]held-out {name}[/] at step {step}: {told}", soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers from before the first step."""

@@ -23,7 +23,9 @@ class Throughput(L.Callback):
     def __init__(self) -> None:
         self.tokens, self.seconds = 0.0, 0.0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Start the clock."""
         self.started = time.perf_counter()
 

@@ -34,7 +34,10 @@ def wandb_logger(
     offline = mode == "offline" or (mode == "auto" and not _logged_in())
     os.environ.setdefault("WANDB_SILENT", "true")  # one line of ours instead of a page
     if offline:
-        console.print(f"W&B is offline (not logged in). To upload this run: wandb sync {run_dir}/wandb/offline-run-*")
+        console.print(
+            f"W&B is offline (not logged in). To upload this run: wandb sync {run_dir}/wandb/offline-run-*",
+            soft_wrap=True,
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         name=name,

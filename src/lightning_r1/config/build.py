@@ -71,7 +71,7 @@ def build(config: Mapping[str, Any]) -> Run:
         torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])
     codec, policy = build_policy(config)
-    engine: RolloutEngine = instantiate(config["rollout"], policy=policy, codec=codec)
+    engine: RolloutEngine = _call(config["rollout"], policy=policy, codec=codec)
     datamodule = instantiate(config["data"], _convert_="all")
     module = _module(config, policy, codec, engine, datamodule)
     evaluation = _evaluation(config, codec, engine, run_dir)
@@ -127,9 +127,7 @@ def _reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
     return target(**options)
 
 
-def _module(
-    config: Mapping[str, Any], policy: Policy, codec: Codec, engine: RolloutEngine, datamodule: Any
-) -> Phase:
+def _module(config: Mapping[str, Any], policy: Policy, codec: Codec, engine: RolloutEngine, datamodule: Any) -> Phase:
     """The phase's LightningModule."""
     parts = {
         "policy": policy,
@@ -139,11 +137,11 @@ def _module(
         "seed": config["seed"],
     }
     if config["phase"]["kind"] == "text":
-        return instantiate(config["phase"]["module"], data=datamodule, **parts)
+        return _call(config["phase"]["module"], data=datamodule, **parts)
     datamodule.tokenise(codec)
     algorithm = instantiate(config["algo"])
     _fits_context(policy, datamodule.longest, algorithm.sampling.max_new_tokens)
-    return instantiate(
+    return _call(
         config["phase"]["module"],
         algorithm=algorithm,
         engine=engine,
@@ -194,7 +192,7 @@ def _loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
 
 
 def _trainer(config: Mapping[str, Any], callbacks: list[L.Callback], loggers: list[Logger]) -> L.Trainer:
-    return instantiate(
+    return _call(
         config["trainer"],
         strategy=config["parallel"]["strategy"],
         callbacks=callbacks,
@@ -208,3 +206,8 @@ def _trainer(config: Mapping[str, Any], callbacks: list[L.Callback], loggers: li
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+def _call(node: Mapping[str, Any], **objects: Any) -> Any:
+    """Instantiate a node with objects of ours besides; Hydra itself would turn dataclasses into configs."""
+    return instantiate(node, _partial_=True, _convert_="all")(**objects)

@@ -81,7 +81,9 @@ def model_path_exists(config: Config) -> None:
 def from_scratch_is_for_pretraining(config: Config) -> None:
     """Random weights answer nothing, so that there is nothing to reward."""
     if _is_rl(config) and get(config, "model.architecture") is not None:
-        raise ConfigError("model.architecture: RL from random weights learns nothing; pretrain it (phase=pretrain) first")
+        raise ConfigError(
+            "model.architecture: RL from random weights learns nothing; pretrain it (phase=pretrain) first"
+        )
 
 
 @rule
@@ -98,7 +100,7 @@ def rollouts_are_random(config: Config) -> None:
     temperature = get(config, "algo.sampling.temperature")
     if _is_rl(config) and temperature <= 0:
         raise ConfigError(
-            f"algo.sampling.temperature={temperature}: greedy groups are all alike and teach nothing; the paper uses 1.0"
+            f"algo.sampling.temperature={temperature}: greedy groups are all alike and teach nothing; R1 uses 1.0"
         )
 
 
@@ -156,7 +158,9 @@ def dual_clip_lies_above_the_clip(config: Config) -> None:
     """Below it, the dual clip would replace the clip."""
     dual, high = get(config, "algo.dual_clip"), get(config, "algo.clip_high")
     if dual is not None and dual <= 1 + high:
-        raise ConfigError(f"algo.dual_clip={dual}: it bounds the ratio, above 1 + algo.clip_high = {1 + high}; raise it")
+        raise ConfigError(
+            f"algo.dual_clip={dual}: it bounds the ratio, above 1 + algo.clip_high = {1 + high}; raise it"
+        )
 
 
 @rule
@@ -174,7 +178,9 @@ def correction_bounds_are_ordered(config: Config) -> None:
 def clipping_is_not_lightnings(config: Config) -> None:
     """In manual optimization Lightning refuses to clip."""
     if get(config, "trainer.gradient_clip_val") is not None:
-        raise ConfigError("trainer.gradient_clip_val: gradients are clipped by the phase; set phase.module.max_grad_norm")
+        raise ConfigError(
+            "trainer.gradient_clip_val: gradients are clipped by the phase; set phase.module.max_grad_norm"
+        )
 
 
 @rule

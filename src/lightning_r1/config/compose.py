@@ -128,7 +128,9 @@ def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
         return f"{match[1]}={match[2]}: there is no such choice; choose one of: {_choices(match[1])}"
     if match := re.search(r"Could not override '([^']+)'", message):
         known = _known_keys(config_name, overrides)
-        close = difflib.get_close_matches(match[1], known, n=1, cutoff=0.5)
+        parent = match[1].rpartition(".")[0]
+        siblings = [key for key in known if key.rpartition(".")[0] == parent]
+        close = difflib.get_close_matches(match[1], siblings, n=1) or difflib.get_close_matches(match[1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"see --help; to add a new key write +{match[1]}=..."
         return f"{match[1]}: there is no such key; {hint}"
     return _one_line(message)

@@ -49,7 +49,9 @@ def locate(dotted: str, path: str = "_target_") -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path}={dotted}: not found ({error}); give a dotted path like package.module.name") from error
+        raise ConfigError(
+            f"{path}={dotted}: not found ({error}); give a dotted path like package.module.name"
+        ) from error
 
 
 def _check_node(node: Mapping[str, Any], path: str) -> None:
@@ -72,7 +74,11 @@ def accepted(target: Any) -> tuple[dict[str, Any], bool]:
     A class that hands ``**more`` to its base accepts what its base accepts.
     """
     hints: dict[str, Any] = {}
-    layers = [vars(c)["__init__"] for c in inspect.getmro(target) if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    layers = (
+        [vars(c)["__init__"] for c in inspect.getmro(target) if "__init__" in vars(c)]
+        if inspect.isclass(target)
+        else [target]
+    )
     for layer in layers:
         annotations = _annotations(layer)
         parameters = inspect.signature(layer).parameters.values()

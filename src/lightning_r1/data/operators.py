@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,8 +37,7 @@ class Attempt:
         '2*5=10-1=9!'
         """
         steps = "".join(
-            f"{op}{number}={value}"
-            for op, number, value in zip(self.ops, self.numbers[1:], self.values, strict=True)
+            f"{op}{number}={value}" for op, number, value in zip(self.ops, self.numbers[1:], self.values, strict=True)
         )
         return f"{self.numbers[0]}{steps}{'!' if self.values[-1] == target else ';'}"
 
@@ -87,6 +86,7 @@ class OperatorsTask:
         largest_value: values and targets stay within 0..this (the tokenizer ends at 99).
         count: numbers in a problem.
         most_attempts: a raw text shows 1..this attempts.
+        hit_chances: a raw text draws one, the chance that an attempt is a hit.
         heldout_one_in: one problem in so many is held out.
     """
 
@@ -97,12 +97,14 @@ class OperatorsTask:
         largest_value: int = 49,
         count: int = 3,
         most_attempts: int = 6,
+        hit_chances: Sequence[float] = (0.0, 0.3, 0.6),
         heldout_one_in: int = 8,
     ) -> None:
         if largest_value > 99:
             raise ValueError(f"data.largest_value={largest_value}: the miniature's tokenizer ends at 99")
         self.largest_number, self.largest_value = largest_number, largest_value
-        self.count, self.most_attempts, self.heldout_one_in = count, most_attempts, heldout_one_in
+        self.count, self.heldout_one_in = count, heldout_one_in
+        self.most_attempts, self.hit_chances = most_attempts, tuple(hit_chances)
 
     def problems(self, split: Split) -> list[Problem]:
         """Every solvable problem of a split, in a fixed order."""
@@ -117,7 +119,7 @@ class OperatorsTask:
         """The ``index``-th raw text, about a training problem; the same in every process."""
         rng = random.Random(f"operators/{seed}/{index}")
         problem = rng.choice(self.problems("train"))
-        hit_chance = rng.choice((0.0, 0.3, 0.6))
+        hit_chance = rng.choice(self.hit_chances)
         hits = [attempt for attempt in problem.attempts if attempt.values[-1] == problem.target]
         misses = [attempt for attempt in problem.attempts if attempt.values[-1] != problem.target]
         rng.shuffle(hits)
@@ -131,9 +133,9 @@ class OperatorsTask:
         return f"{problem.question}<think>{thinking}{self._ending(rng, chosen[-1])}"
 
     def _ending(self, rng: random.Random, last: Attempt) -> str:
-        """Half of the time as it should be, half of the time messy."""
+        """Two times in five as it should be, three times messy."""
         expression = last.expression()
-        if rng.random() < 0.5:
+        if rng.random() < 0.4:
             return f"</think><answer>{expression}</answer>"
         messy = (
             "",
@@ -164,6 +166,6 @@ class OperatorsTask:
                 yield Attempt(numbers, ops, tuple(values))
 
 
-def operators_rows(split: Split, **ranges: int) -> Iterator[Row]:
+def operators_rows(split: Split, **ranges: Any) -> Iterator[Row]:
     """Rows of one split of the task; ``ranges`` as :class:`OperatorsTask` takes them."""
     return OperatorsTask(**ranges).rows(split)

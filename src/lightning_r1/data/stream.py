@@ -23,7 +23,8 @@ class PromptStream:
         if not prompts:
             raise ValueError("data.train: there are no prompts to draw from")
         self.prompts, self.seed = prompts, seed
-        self._epoch, self._order = -1, []
+        self._epoch = -1
+        self._order: list[int] = []
 
     def at(self, position: int) -> Prompt:
         """The prompt drawn at this position; positions start at 0 and never end."""

@@ -52,7 +52,5 @@ def evaluate(
     statistics = completion_statistics([completion for _, completion in items], codec)
     everybody = all_gather((correct, statistics, len(items)))
     rows = sum(count for _, _, count in everybody)
-    means = {
-        name: sum(numbers[name] * count for _, numbers, count in everybody) / rows for name in statistics
-    }
+    means = {name: sum(numbers[name] * count for _, numbers, count in everybody) / rows for name in statistics}
     return summarise([problem for part, _, _ in everybody for problem in part]) | means, groups

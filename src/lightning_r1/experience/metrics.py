@@ -23,9 +23,7 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     completions = [completion for scored in rollout.scored for completion in scored.group.completions]
     rewards = [reward for scored in rollout.scored for reward in scored.rewards if not math.isnan(reward)]
     breakdown = {
-        name: [
-            score.value for scored in rollout.scored for score in scored.breakdown[name] if score.outcome.counts
-        ]
+        name: [score.value for scored in rollout.scored for score in scored.breakdown[name] if score.outcome.counts]
         for name in rollout.scored[0].breakdown
     }
     outcomes = Counter(

@@ -56,9 +56,7 @@ def group_relative_advantages(
     return torch.where(counts & informative_groups(rewards).unsqueeze(-1), advantages, 0)
 
 
-def per_reward_advantages(
-    rewards: Tensor, weights: Tensor, *, std: Std = "sample", epsilon: float = 1e-4
-) -> Tensor:
+def per_reward_advantages(rewards: Tensor, weights: Tensor, *, std: Std = "sample", epsilon: float = 1e-4) -> Tensor:
     """Normalise each reward within its group first, then add, then normalise over the batch.
 
     GDPO: a small reward (format) is not drowned by a large one (accuracy), nor the reverse.

@@ -38,8 +38,8 @@ def policy_diagnostics(
 
     Returns:
         Scalars: ``tokens``; ``clip_fraction_low`` (negative advantages at a ratio below
-        1 - clip_low), ``clip_fraction_high`` (positive ones above 1 + clip_high): the tokens whose
-        gradient the clip removed; ``kl_old`` (k1 to the policy that sampled), ``ratio_max``, and
+        1 - clip_low), ``clip_fraction_high`` (positive ones above 1 + clip_high): the tokens at which
+        the clip bites (a dual clip is not counted); ``kl_old`` (k1 to the policy that sampled), ``ratio_max``, and
         ``kl_ref``, ``entropy`` where given.
     """
     sums = {

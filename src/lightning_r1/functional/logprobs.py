@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # 2**24 float32 logits are 64 MiB: small beside a model, large enough for full-speed products.
@@ -59,9 +60,7 @@ def selected_logprobs(
         raise ValueError(f"temperature={temperature}: log-probabilities need a temperature above 0")
     if chunk_rows is None:
         chunk_rows = max(1, min(_MAX_CHUNK_ROWS, _CHUNK_ELEMENTS // weight.shape[0]))
-    return _SelectedLogprobs.apply(
-        hidden, weight, bias, targets, scale / temperature, softcap, scale, chunk_rows
-    )
+    return _SelectedLogprobs.apply(hidden, weight, bias, targets, scale / temperature, softcap, scale, chunk_rows)
 
 
 class _SelectedLogprobs(torch.autograd.Function):
@@ -88,14 +87,15 @@ class _SelectedLogprobs(torch.autograd.Function):
             z, _ = _logits(hidden[rows], weight, bias, factor, softcap, scale)
             lse[rows] = z.logsumexp(-1)
             logprobs[rows] = z.gather(-1, targets[rows, None]).squeeze(-1) - lse[rows]
-            p = (z - lse[rows, None]).exp_()
-            entropy[rows] = lse[rows] - torch.einsum("mv,mv->m", p, z)
+            log_p = z.sub_(lse[rows, None])
+            entropy[rows] = log_p.exp().mul_(log_p).sum(-1).neg_()
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy)
         ctx.set_materialize_grads(False)
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, lse, entropy = ctx.saved_tensors
         factor, softcap, scale, chunk_rows = ctx.options
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -121,10 +121,11 @@ class _SelectedLogprobs(torch.autograd.Function):
             if cap_slope is not None:
                 grad_z *= cap_slope
             grad_z = grad_z.to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[rows] = grad_z @ weight.to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += grad_z.T @ hidden[rows]
+            with torch.autocast(hidden.device.type, enabled=False):  # backward may run inside autocast
+                if grad_hidden is not None:
+                    grad_hidden[rows] = grad_z @ weight.to(hidden.dtype)
+                if grad_weight is not None:
+                    grad_weight += grad_z.T @ hidden[rows]
             if grad_bias is not None:
                 grad_bias += grad_z.sum(0)
         return (

@@ -124,7 +124,7 @@ def policy_loss(
         surrogate = ratio.detach().clamp(1 - clip_low, 1 + clip_high) * advantages * logprobs
     elif objective == "sapo":
         positive, other = sapo_temperatures
-        tau = torch.where(advantages > 0, positive, other)
+        tau = torch.full_like(advantages, other).masked_fill(advantages > 0, positive)
         surrogate = 4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
     else:
         raise ValueError(f"objective={objective!r}: expected clip, cispo or sapo")
@@ -132,14 +132,12 @@ def policy_loss(
     if sequence_mask is not None:
         surrogate = surrogate * sequence_mask.unsqueeze(-1)
     if token_weights is not None:
-        surrogate = surrogate * token_weights
+        surrogate = surrogate * _counted(token_weights, mask)
     maximised = surrogate
 
     kl = None
     if ref_logprobs is not None:
-        kl = kl_to_reference(
-            logprobs, _counted(ref_logprobs, mask), estimator=kl_estimator, ratio=token_ratio
-        )
+        kl = kl_to_reference(logprobs, _counted(ref_logprobs, mask), estimator=kl_estimator, ratio=token_ratio)
     if kl_coef:
         if kl is None:
             raise ValueError(f"kl_coef={kl_coef} needs ref_logprobs; pass them or set kl_coef=0")

@@ -47,9 +47,7 @@ def reduce_tokens(per_token: Tensor, mask: Tensor, *, reduction: Reduction, deno
     raise ValueError(f"reduction={reduction!r}: expected sequence_mean, token_mean or constant")
 
 
-def minibatch_denominator(
-    *, sequences: float, tokens: float, reduction: Reduction, token_budget: int
-) -> float:
+def minibatch_denominator(*, sequences: float, tokens: float, reduction: Reduction, token_budget: int) -> float:
     """The denominator of a whole minibatch.
 
     Args:

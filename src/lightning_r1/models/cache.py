@@ -23,16 +23,17 @@ class RolloutCache(Cache):
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:
-        super().__init__(layers=[RolloutCacheLayer(rows, columns) for _ in range(layers)])
+        self.rollout_layers = [RolloutCacheLayer(rows, columns) for _ in range(layers)]
+        super().__init__(layers=list(self.rollout_layers))
 
     def repeat_prompts(self, group_size: int) -> None:
         """Give each of the prefilled prompts ``group_size`` rows: ``[B, ...]`` to ``[B * G, ...]``."""
-        for layer in self.layers:
+        for layer in self.rollout_layers:
             layer.repeat_prompts(group_size)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows (``[n]`` indices into the live rows), in this order."""
-        for layer in self.layers:
+        for layer in self.rollout_layers:
             layer.keep_rows(rows)
 
 
@@ -45,6 +46,8 @@ class RolloutCacheLayer(CacheLayerMixin):
 
     is_sliding = False
     is_compileable = False
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightning_r1.text.templates import Template
-from lightning_r1.types import Prompt
+from lightning_r1.types import Completion, Prompt
 
 
 class Codec:
@@ -34,13 +34,13 @@ class Codec:
             *(self._single_token(text) for text in template.stop),
         )
         self._check_tags()
+        close = tokenizer.encode(template.tags.think_close, add_special_tokens=False)
+        self._close_id = close[0] if len(close) == 1 else None
 
     def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, source: str = "") -> Prompt:
         """Render and tokenise a question, once."""
         text = self.template.render(question)
-        return Prompt(
-            id=id, question=question, text=text, token_ids=self.encode(text), answer=answer, source=source
-        )
+        return Prompt(id=id, question=question, text=text, token_ids=self.encode(text), answer=answer, source=source)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, the tokenizer's own BOS in front if it has that habit."""
@@ -53,7 +53,21 @@ class Codec:
         """
         hidden = {self.tokenizer.eos_token_id, self.pad_id}
         kept = [token for token in token_ids if token not in hidden]
-        return self.template.completion_text(self.tokenizer.decode(kept, skip_special_tokens=False))
+        return self.template.completion_text(str(self.tokenizer.decode(kept, skip_special_tokens=False)))
+
+    def thinking_tokens(self, completion: Completion) -> float:
+        """Tokens of a completion's thinking, tags not counted.
+
+        Exact where the closing tag is one token; elsewhere the completion's tokens by the thinking's
+        share of its characters, because tokenising it again would cost more than the number is worth.
+        """
+        ids = completion.token_ids
+        if self._close_id is None:
+            thinking = self.template.tags.thinking(completion.text)
+            return len(ids) * len(thinking) / max(len(completion.text), 1)
+        if self._close_id in ids:
+            return len(ids) - 1 - ids[::-1].index(self._close_id)
+        return len(ids) - (bool(ids) and ids[-1] in self.stop_ids)
 
     def fingerprint(self) -> str:
         """Twelve hex digits over template and vocabulary."""

@@ -62,7 +62,9 @@ def build_model(
         **fields,
     )
     _set_dropout(config, dropout)
-    return AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype))
+    return AutoModelForCausalLM.from_config(
+        config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype)
+    )
 
 
 def quiet_transformers() -> None:

@@ -79,8 +79,9 @@ class GRPO(Phase):
         algo = self.algorithm
         rows = algo.prompts_per_rollout * algo.sampling.group_size
         return (
-            f"a rollout is {algo.prompts_per_rollout} prompts x {algo.sampling.group_size} completions = {rows}, used for "
-            f"{algo.updates_per_rollout} optimizer step(s) of about {rows // algo.minibatches_per_rollout} completions"
+            f"a rollout is {algo.prompts_per_rollout} prompts x {algo.sampling.group_size} completions = {rows}, "
+            f"used for {algo.updates_per_rollout} optimizer step(s) "
+            f"of {rows // algo.minibatches_per_rollout} completions"
         )
 
     def training_step(self, tick: int, index: int) -> None:
@@ -137,6 +138,7 @@ class GRPO(Phase):
             batch.input_ids, batch.prompt_lengths, batch.completion_mask, temperature=algo.sampling.temperature
         )
         mask, logprobs = batch.completion_mask, scores.logprobs
+        assert batch.rollout_logprobs is not None  # collect() filled it
         old_logprobs = batch.old_logprobs if batch.old_logprobs is not None else logprobs.detach()
         weights = keep = None
         if algo.sampler_correction != "none":

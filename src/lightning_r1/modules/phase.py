@@ -10,10 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -71,7 +73,7 @@ class Phase(L.LightningModule):
         """The batch plan in words, for people."""
         raise NotImplementedError
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and schedule; the schedule is stepped with the optimizer."""
         optimizer = self.make_optimizer(self.policy.named_parameters())
         return {
@@ -96,7 +98,7 @@ class Phase(L.LightningModule):
         Raises:
             RuntimeError: after too many steps in a row that were not finite.
         """
-        optimizer = self.optimizers()
+        optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
         self._seed_step()
         # every rank runs as many micro-batches as the one that has most: sharded and reduced
@@ -116,13 +118,13 @@ class Phase(L.LightningModule):
         self._step(optimizer, combined)
         return combined
 
-    def _step(self, optimizer: Any, sums: dict[str, Tensor]) -> None:
+    def _step(self, optimizer: LightningOptimizer, sums: dict[str, Tensor]) -> None:
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         sums["grad_norm_max"] = norm.detach()
         sums["skipped_max"] = torch.zeros_like(norm)
         if torch.isfinite(norm) and torch.isfinite(sums["loss"]):
             optimizer.step()
-            self.lr_schedulers().step()
+            self._schedule.step()
             self.skipped_in_a_row = 0
             return
         # the norm is over all ranks' gradients, so that all ranks skip together
@@ -162,10 +164,11 @@ class Phase(L.LightningModule):
 
     def log_step(self, metrics: dict[str, float]) -> None:
         """Log a step's numbers under the step that they lead to."""
-        self.log_dict({**metrics, "optim/lr": self._learning_rate(), "step": float(self.global_step)})
+        self.log_dict({**metrics, "optim/lr": float(self._schedule.get_last_lr()[0]), "step": float(self.global_step)})
 
-    def _learning_rate(self) -> float:
-        return float(self.lr_schedulers().get_last_lr()[0])
+    @property
+    def _schedule(self) -> LRScheduler:
+        return cast(LRScheduler, self.lr_schedulers())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the template contract, and each rank's own state."""

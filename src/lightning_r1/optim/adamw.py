@@ -39,7 +39,7 @@ def adamw(
     return AdamW(
         [group for group in groups if group["params"]],
         lr=lr,
-        betas=tuple(betas),
+        betas=(betas[0], betas[1]),
         eps=eps,
         fused=all(torch.is_floating_point(p) for p in training),
     )

@@ -49,8 +49,7 @@ class RewardSuite:
             end = start + len(group.completions)
             breakdown = {name: column[start:end] for name, column in columns.items()}
             totals = tuple(
-                self._total({name: scores[place] for name, scores in breakdown.items()})
-                for place in range(end - start)
+                self._total({name: scores[place] for name, scores in breakdown.items()}) for place in range(end - start)
             )
             scored.append(ScoredGroup(group, totals, breakdown))
             start = end

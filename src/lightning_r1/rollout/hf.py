@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -59,7 +60,8 @@ class HFEngine:
                 "min_p": sampling.min_p or None,
             }
         )
-        output = self.policy.model.generate(
+        generate: Callable[..., Any] = self.policy.model.generate  # type: ignore[assignment]
+        output = generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             max_new_tokens=sampling.max_new_tokens,

@@ -22,18 +22,8 @@ def completion_statistics(completions: Sequence[Completion], codec: Codec) -> di
     thinking = [template.tags.thinking(completion.text) for completion in completions]
     return {
         "length_mean": fmean(len(completion.token_ids) for completion in completions),
-        "think_length_mean": fmean(
-            thinking_tokens(completion, text) for completion, text in zip(completions, thinking, strict=True)
-        ),
+        "think_length_mean": fmean(map(codec.thinking_tokens, completions)),
         "truncated_fraction": fmean(completion.finish_reason == "length" for completion in completions),
         "reflection_rate": fmean(count_reflections(text, template.reflection_markers) for text in thinking),
         "format_fraction": fmean(template.tags.is_strict(completion.text) for completion in completions),
     }
-
-
-def thinking_tokens(completion: Completion, thinking: str) -> float:
-    """Tokens of the thinking: the completion's tokens by the thinking's share of its characters.
-
-    Exact would be to tokenise the thinking again, which costs more than the number is worth.
-    """
-    return len(completion.token_ids) * len(thinking) / max(len(completion.text), 1)

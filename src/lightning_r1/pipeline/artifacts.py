@@ -1,0 +1,92 @@
+"""Content keys: a node's result is known by everything it was made from.
+
+A key hashes the node's resolved config, the keys of its inputs, and the source of the code that the
+config names, with everything that code imports. What changes no number (where files lie, how often a
+line is printed) is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parents[1]
+_LEFT_OUT = ("name", "paths", "callbacks", "logger", "resume", "threads", "debug")
+
+
+def content_key(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Twelve hex digits.
+
+    Args:
+        config: resolved; values that point at inputs may hold anything, their keys count.
+        inputs: key of each input, by the config path that it fills.
+    """
+    kept = {name: value for name, value in config.items() if name not in _LEFT_OUT}
+    for path in inputs:
+        kept = _without(kept, path.split("."))
+    parts = {"config": kept, "inputs": dict(sorted(inputs.items())), "code": code_hash(frozenset(_targets(kept)))}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@cache
+def code_hash(targets: frozenset[str]) -> str:
+    """Hash of this package's source that the targets need, found by following imports."""
+    waiting = {file for target in targets if (file := _source_of(target))}
+    seen: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        seen.add(file)
+        waiting |= set(_imports(file)) - seen
+    digest = hashlib.sha256()
+    for file in sorted(seen):
+        digest.update(f"{file.relative_to(_PACKAGE)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_":
+                yield value
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _imports(file: Path) -> Iterator[Path]:
+    """Files of this package that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                if source := _source_of(name):
+                    yield source
+
+
+def _source_of(dotted: str) -> Path | None:
+    """The file of this package that holds a module, class or function."""
+    root, *parts = dotted.split(".")
+    if root != _PACKAGE.name:
+        return None
+    while parts:
+        stem = _PACKAGE.joinpath(*parts)
+        for file in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if file.is_file():
+                return file
+        parts.pop()
+    return None
+
+
+def _without(config: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
+    first, *rest = path
+    if first not in config:
+        return dict(config)
+    if not rest:
+        return {name: value for name, value in config.items() if name != first}
+    return {**config, first: _without(config[first], rest)}

@@ -1,0 +1,66 @@
+"""From a pipeline's config to its results: the plan, the runs, the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lightning_r1.callbacks.console import console
+from lightning_r1.pipeline import graph
+from lightning_r1.report import show
+from lightning_r1.train import train
+
+_SCORES = {
+    "pass@1": ("pass@1", ".3f"),
+    "pass@4": ("pass@4", ".3f"),
+    "format_fraction": ("format", ".2f"),
+    "think_length_mean": ("thinking (tokens)", ".1f"),
+    "reflection_rate": ("reflections", ".2f"),
+}
+
+
+def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a pipeline in this process.
+
+    Args:
+        config: resolved; see ``conf/pipeline.yaml``.
+
+    Returns:
+        What ``summary.json`` holds: ``nodes``, by name.
+    """
+    folder = Path(config["paths"]["run_dir"])
+    nodes = graph.plan(config["pipeline"], output_dir=config["paths"]["output_dir"], extra=list(config["overrides"]))
+    graph.show(nodes)
+    if config["dry"]:
+        return {}
+    results = graph.run(nodes, runner=train)
+    console.rule("[bold]results[/]", align="left")
+    graph.show(nodes, results)
+    summary = {"nodes": results}
+    partial = folder / "summary.json.partial"
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    partial.rename(folder / "summary.json")
+    for node in nodes:
+        if node.config["phase"]["kind"] == "rl":
+            show(node.folder)
+    console.print(scores(results))
+    console.print(f"numbers in {folder / 'summary.json'}", soft_wrap=True)
+    return summary
+
+
+def scores(results: Mapping[str, Any]) -> Table:
+    """Held-out scores of every node, one row a node and set; pass@1 with a 95 % interval over problems."""
+    table = Table(title="held-out scores (± is 95 %, over problems)", title_justify="left")
+    for column in ("model", "set", *(label for label, _ in _SCORES.values())):
+        table.add_column(column, justify="left" if column in ("model", "set") else "right")
+    for name, result in results.items():
+        for set_name in sorted({key.split("/")[1] for key in result["eval"]}):
+            numbers = {key.split("/")[2]: value for key, value in result["eval"].items() if f"/{set_name}/" in key}
+            cells = [f"{numbers[key]:{form}}" if key in numbers else "" for key, (_, form) in _SCORES.items()]
+            cells[0] += f" ± {1.96 * numbers['pass@1_error']:.3f}"
+            table.add_row(name, set_name, *cells)
+    return table

@@ -1,0 +1,123 @@
+"""Every file of every group composes, binds to the signatures it names, and passes the rules it can."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_r1.config.checks import check_rules, model_path_exists
+from lightning_r1.config.compose import CONF, compose_config
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.schema import check_signatures
+
+# what a user has to say, so that a choice can be composed alone
+SAID = {
+    "model": "model.path=org/model",
+    "data": "data.rows.path=problems.jsonl",
+    "eval": "eval.sets.heldout.path=problems.jsonl",
+    "trainer": "trainer.max_steps=10",
+}
+PRIMARY = ("train", "pipeline", "report", "evaluate", "benchmark")
+NOT_TRAIN = {"pipeline", "benchmark", "local", "hydra", "paths"}
+CHOICES = [
+    (group.name, file.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name not in NOT_TRAIN
+    for file in sorted(group.glob("*.yaml"))
+]
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """Compose train.yaml, saying whatever is mandatory in it."""
+    chosen = {override.split("=")[0] for override in overrides}
+    said = [value for key, value in SAID.items() if value.split("=")[0] not in chosen]
+    needed = []
+    for value in said:
+        key = value.split("=")[0]
+        try:
+            compose_config("train", [*overrides, *needed, *(v for v in said if v not in needed and v != value)])
+        except ConfigError as error:
+            if str(error).startswith(key):
+                needed.append(value)
+    return compose_config("train", [*overrides, *needed])
+
+
+def test_there_is_something_to_check() -> None:
+    groups = {group for group, _ in CHOICES}
+    assert {
+        "phase",
+        "model",
+        "data",
+        "template",
+        "algo",
+        "rollout",
+        "optim",
+        "schedule",
+        "eval",
+        "experiment",
+    } <= groups
+    assert len(CHOICES) > 35
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_binds_and_passes_the_rules(
+    group: str, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(f"{group}={choice}")
+    check_signatures(config)
+    if config["phase"]["kind"] == "rl" and config["model"]["architecture"] is not None:
+        with pytest.raises(ConfigError, match="pretrain"):
+            check_rules(config)
+        return
+    if config["model"].get("made_by"):
+        config["model"]["path"] = "org/model"  # made by another run, not there now
+    check_rules(config)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_experiment_says_command_hardware_and_metric(file: Path) -> None:
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert header[0] == "# @package _global_"
+    for word in ("command", "hardware", "metric"):
+        assert any(line.startswith(f"#   {word} ") for line in header), f"{file.name}: no {word}"
+    assert f"experiment={file.stem}" in file.read_text()
+
+
+@pytest.mark.parametrize("name", [file.stem for file in CONF.glob("*.yaml")])
+def test_every_primary_config_is_known(name: str) -> None:
+    assert name in PRIMARY
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
+def test_every_file_is_yaml_and_says_what_it_is(file: Path) -> None:
+    text = file.read_text()
+    assert yaml.safe_load(text) is not None
+    assert text.startswith("#") or file.parent.name in ("schedule", "trainer", "callbacks", "paths"), "no first comment"
+
+
+def test_the_presets_hold_the_papers_numbers() -> None:
+    def algo(preset: str) -> dict[str, Any]:
+        return compose(f"algo={preset}")["algo"]
+
+    paper = algo("r1_paper")
+    assert paper["sampling"]["group_size"] == 16
+    assert paper["prompts_per_rollout"] // paper["minibatches_per_rollout"] == 32
+    assert paper["prompts_per_rollout"] * 16 == 8192
+    assert (paper["clip_low"], paper["clip_high"]) == (10.0, 10.0)
+    assert (paper["kl_coef"], paper["reference_refresh_steps"]) == (0.001, 400)
+    assert paper["sampling"]["temperature"] == 1.0
+    assert (algo("grpo")["std"], algo("grpo")["reduction"], algo("grpo")["kl_estimator"]) == (
+        "sample",
+        "sequence_mean",
+        "k3",
+    )
+    assert (algo("dr_grpo")["std"], algo("dr_grpo")["reduction"]) == ("none", "constant")
+    dapo = algo("dapo")
+    assert (dapo["clip_low"], dapo["clip_high"], dapo["reduction"]) == (0.2, 0.28, "token_mean")
+    assert (dapo["dead_groups"], dapo["mask_truncated"], dapo["kl_coef"]) == ("refill", True, 0.0)
+    gspo = algo("gspo")
+    assert (gspo["ratio_level"], gspo["clip_low"], gspo["clip_high"]) == ("sequence", 3e-4, 4e-4)
+    assert (algo("cispo")["objective"], algo("cispo")["clip_low"]) == ("cispo", 1.0)
+    assert algo("sapo")["objective"] == "sapo"
+    assert compose()["optim"]["lr"] == 3e-6

@@ -1,0 +1,62 @@
+"""Each rule refuses what it is named after, in one line that names key, value and fix."""
+
+from typing import Any
+
+import pytest
+
+from lightning_r1.config import checks
+from lightning_r1.config.checks import RULES, check_rules
+from lightning_r1.config.compose import compose_config
+from lightning_r1.config.errors import ConfigError
+
+BROKEN = {
+    "name_is_a_folder_name": (["name=../up"], "name='../up'"),
+    "model_is_a_path_or_an_architecture": (["+model.architecture.model_type=llama"], "model.path=org/model"),
+    "model_path_exists": (["model.path=./nowhere"], r"model.path=./nowhere: .*config.json"),
+    "from_scratch_is_for_pretraining": (["model=mini_scratch"], "phase=pretrain"),
+    "group_has_two_completions": (["algo.sampling.group_size=1"], "algo.sampling.group_size=1"),
+    "rollouts_are_random": (["algo.sampling.temperature=0"], "algo.sampling.temperature=0"),
+    "scored_distribution_is_the_sampled_one": (["algo.sampling.top_p=0.9"], "algo.sampling.top_p=0.9"),
+    "minibatches_fit_the_rollout": (["algo.minibatches_per_rollout=1000"], "algo.minibatches_per_rollout=1000"),
+    "prompts_divide_over_ranks": (["trainer.devices=3"], "algo.prompts_per_rollout=32"),
+    "refresh_needs_a_reference": (["algo.reference_refresh_steps=400"], "algo.kl_coef"),
+    "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
+    "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),
+    "clipping_is_not_lightnings": (["+trainer.gradient_clip_val=1.0"], "phase.module.max_grad_norm"),
+    "precision_needs_no_loss_scaling": (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
+    "steps_are_counted": (["trainer.max_steps=0"], "trainer.max_steps=0"),
+}
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    said = ["model.path=org/model", "data=countdown", "trainer.max_steps=10"]
+    if "model=mini_scratch" in overrides:
+        said.remove("model.path=org/model")
+    return compose_config("train", [*said, *overrides])
+
+
+def test_every_rule_has_its_case() -> None:
+    assert {rule.__name__ for rule in RULES} == set(BROKEN)
+
+
+def test_a_good_config_passes() -> None:
+    check_rules(config())
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
+    overrides, message = BROKEN[name]
+    with pytest.raises(ConfigError, match=message) as caught:
+        getattr(checks, name)(config(*overrides))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        check_rules(config(*overrides))
+
+
+def test_the_correction_allows_a_truncated_sampler() -> None:
+    check_rules(config("algo.sampling.top_p=0.9", "algo.sampler_correction=truncate"))
+
+
+def test_a_model_made_by_another_run_says_how(tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match=r"make it first with: python recipes/pipeline.py"):
+        check_rules(compose_config("train", ["experiment=mini_r1_zero", f"paths.output_dir={tmp_path}"]))

@@ -1,0 +1,33 @@
+"""Every test: one thread, fixed seeds, no network, quiet transformers."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import random
+
+import pytest
+import torch
+
+from helpers.prompts import mini_codec
+from lightning_r1.models.codec import Codec
+from lightning_r1.models.load import quiet_transformers
+
+torch.set_num_threads(1)
+quiet_transformers()
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """The same randomness for every test, whatever ran before it."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def codec() -> Codec:
+    """The miniature's template and tokenizer; EOS is the only stop token."""
+    return mini_codec()

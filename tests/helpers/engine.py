@@ -1,0 +1,65 @@
+"""A rollout engine that writes what the test says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning_r1.models.codec import Codec
+from lightning_r1.rollout.engine import Progress, as_group
+from lightning_r1.types import Group, Prompt, Sampling
+
+
+class ScriptedEngine:
+    """Completion g of a prompt is ``script[prompt.question][g]``, from the start again when they run out.
+
+    A text that ends with ``<eos>`` stops; one that does not ran into the token limit. The
+    log-probability of a completion's token t is ``-(t + 1) / 8``.
+
+    Args:
+        codec: makes the tokens.
+        script: texts by question, as the policy writes them: behind the prefill.
+    """
+
+    exact = True
+
+    def __init__(self, codec: Codec, script: Mapping[str, Sequence[str]]) -> None:
+        self.codec, self.script = codec, script
+        self.version = 0
+        self.asleep = False
+        self.calls: list[tuple[list[Prompt], Sampling, list[int]]] = []
+        """Prompts, sampling and seeds of every call."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+    ) -> list[Group]:
+        """One group a prompt, from the script."""
+        self.calls.append((list(prompts), sampling, list(seeds)))
+        groups = []
+        for prompt in prompts:
+            texts = self.script[prompt.question]
+            rows = [self._row(texts[place % len(texts)]) for place in range(sampling.group_size)]
+            groups.append(as_group(prompt, self.codec, rows, self.version))
+            if progress:
+                progress(len(groups) * sampling.group_size, len(prompts) * sampling.group_size)
+        return groups
+
+    def _row(self, text: str) -> tuple[list[int], list[float]]:
+        ids = self.codec.tokenizer.encode(text, add_special_tokens=False)
+        return ids, [-(place + 1) / 8 for place in range(len(ids))]
+
+    def sync_weights(self, version: int) -> None:
+        """Completions carry this version from now on."""
+        self.version = version
+
+    def sleep(self) -> None:
+        """Remembers that it sleeps."""
+        self.asleep = True
+
+    def wake(self) -> None:
+        """Remembers that it is awake."""
+        self.asleep = False

@@ -1,0 +1,82 @@
+"""Gold answers: what is usable, and what is refused with its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightning_r1.text.golds import check_gold
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kind": "number", "value": 42},
+        {"kind": "number", "value": 0},
+        {"kind": "number", "value": -0.5},
+        {"kind": "number", "value": "1,234"},
+        {"kind": "number", "value": "3/4"},
+        {"kind": "number", "value": "$18.50"},
+        {"kind": "number", "value": 42, "unit": "apples"},
+        {"kind": "expression", "numbers": [2, 5, 1], "target": 9},
+        {"kind": "expression", "numbers": [2, 5, 1], "target": 0, "ordered": True, "operators": "+-*"},
+        {"kind": "expression", "numbers": [2, 4], "target": "1/2"},
+        {"kind": "text", "value": "Paris"},
+        {"kind": "text", "value": 7},
+    ],
+    ids=str,
+)
+def test_usable(answer: dict[str, Any]) -> None:
+    check_gold(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({}, "answer.kind=None: expected one of number, expression, text"),
+        ({"value": 7}, "answer.kind=None"),
+        ({"kind": "integer", "value": 7}, "answer.kind='integer': expected one of number, expression, text"),
+        ({"kind": "number"}, "answer.value is missing or empty; kind 'number' needs value"),
+        ({"kind": "number", "value": None}, "answer.value is missing or empty"),
+        ({"kind": "number", "value": ""}, "answer.value is missing or empty"),
+        ({"kind": "number", "value": []}, "answer.value is missing or empty"),
+        ({"kind": "number", "value": "seven"}, "answer.value='seven': expected a number"),
+        ({"kind": "number", "value": "12 apples"}, "answer.value='12 apples': expected a number"),
+        ({"kind": "number", "value": True}, "answer.value=True: expected a number"),
+        ({"kind": "number", "value": float("nan")}, "answer.value=nan: expected a number"),
+        ({"kind": "number", "value": "1/0"}, "answer.value='1/0': expected a number"),
+        (
+            {"kind": "expression", "numbers": [2, 5]},
+            "answer.target is missing or empty; kind 'expression' needs numbers",
+        ),
+        ({"kind": "expression", "target": 9}, "answer.numbers is missing or empty"),
+        ({"kind": "expression", "numbers": [], "target": 9}, "answer.numbers is missing or empty"),
+        ({"kind": "expression", "numbers": [2], "target": "nine"}, "answer.target='nine': expected a number"),
+        ({"kind": "text", "value": ""}, "answer.value is missing or empty; kind 'text' needs value"),
+    ],
+    ids=str,
+)
+def test_refused(answer: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared whole
+        check_gold(answer)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "key"),
+    [
+        ({"kind": ["number"], "value": 7}, "answer.kind"),
+        ({"kind": "expression", "numbers": ["two", 5], "target": 9}, "answer.numbers"),
+        ({"kind": "expression", "numbers": [2, None], "target": 9}, "answer.numbers"),
+        ({"kind": "expression", "numbers": "2, 5", "target": 9}, "answer.numbers"),
+        ({"kind": "expression", "numbers": 7, "target": 9}, "answer.numbers"),
+        ({"kind": "text", "value": " \n"}, "answer.value"),
+        ({"kind": "number", "value": "2+3"}, "answer.value"),
+    ],
+    ids=str,
+)
+def test_golds_that_no_completion_could_meet_are_refused(answer: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the key is compared below
+        check_gold(answer)
+    assert key in str(refusal.value)
