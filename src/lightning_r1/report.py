@@ -16,7 +16,7 @@ from lightning_r1.callbacks.records import read_jsonl
 from lightning_r1.config.errors import ConfigError
 
 mpl.use("agg")  # there may be no screen
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 Curve = tuple[list[int], list[float]]
 

@@ -22,11 +22,11 @@ from rich.table import Table
 from lightning_r1.callbacks.checkpoint import Saved, newest_checkpoint
 from lightning_r1.callbacks.console import console
 from lightning_r1.callbacks.csv_log import MetricsCSV
-from lightning_r1.callbacks.throughput import peak_gib
 from lightning_r1.config.build import Run, build, check
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.models.export import export_model
 from lightning_r1.models.load import quiet_transformers
+from lightning_r1.parallel.memory import peak_gib
 
 # What may differ when a run goes on: none of it changes a number.
 _MAY_CHANGE = ("resume", "logger", "callbacks", "threads", "paths", "debug")
@@ -135,9 +135,9 @@ def _finish(run: Run) -> dict[str, Any]:
         "phase": config["phase"]["name"],
         "model": config["model"]["name"],
         "steps": steps,
-        "seconds": round(run.throughput.seconds, 2),
-        "tokens": int(run.throughput.tokens),
-        "tokens_per_second": round(run.throughput.tokens / max(run.throughput.seconds, 1e-9), 1),
+        "seconds": round(run.module.seconds, 2),
+        "tokens": int(run.module.tokens),
+        "tokens_per_second": round(run.module.tokens / max(run.module.seconds, 1e-9), 1),
         "peak_memory_gib": round(peak_gib(), 3),
         "before": run.evaluation.before if run.evaluation else {},
         "after": run.evaluation.after if run.evaluation else {},
@@ -184,6 +184,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",  # ticks need none
         ".*module.* in eval mode at the start of training.*",  # the reference
         ".*ModelCheckpoint with manual optimization.*",  # the state after the step is the one to go on from
+        ".*Checkpoint directory .* exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ):
         warnings.filterwarnings("ignore", message=expected)

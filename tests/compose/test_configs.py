@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_r1.config.checks import check_rules, model_path_exists
+from lightning_r1.config.checks import check_rules
 from lightning_r1.config.compose import CONF, compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures
 
 # what a user has to say, so that a choice can be composed alone
 SAID = {
-    "model": "model.path=org/model",
-    "data": "data.rows.path=problems.jsonl",
-    "eval": "eval.sets.heldout.path=problems.jsonl",
-    "trainer": "trainer.max_steps=10",
+    "model.path": "org/model",
+    "data.rows.path": "problems.jsonl",
+    "eval.sets.heldout.path": "problems.jsonl",
+    "trainer.max_steps": "10",
 }
 PRIMARY = ("train", "pipeline", "report", "evaluate", "benchmark")
 NOT_TRAIN = {"pipeline", "benchmark", "local", "hydra", "paths"}
@@ -30,17 +30,15 @@ CHOICES = [
 
 def compose(*overrides: str) -> dict[str, Any]:
     """Compose train.yaml, saying whatever is mandatory in it."""
-    chosen = {override.split("=")[0] for override in overrides}
-    said = [value for key, value in SAID.items() if value.split("=")[0] not in chosen]
-    needed = []
-    for value in said:
-        key = value.split("=")[0]
+    said: list[str] = []
+    while True:
         try:
-            compose_config("train", [*overrides, *needed, *(v for v in said if v not in needed and v != value)])
+            return compose_config("train", [*overrides, *said])
         except ConfigError as error:
-            if str(error).startswith(key):
-                needed.append(value)
-    return compose_config("train", [*overrides, *needed])
+            key = str(error).split(" is not set")[0]
+            if key not in SAID:
+                raise
+            said.append(f"{key}={SAID[key]}")
 
 
 def test_there_is_something_to_check() -> None:

@@ -69,7 +69,8 @@ class ConsoleProgress(L.Callback):
         """Move the bar; print a line when it is due."""
         if not trainer.is_global_zero:
             return
-        self.latest |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert isinstance(pl_module, Phase)
+        self.latest |= pl_module.latest
         step = trainer.global_step
         self._report("steps", step, self.total)
         if step % self.every_n_steps == 0 or step == self.total:

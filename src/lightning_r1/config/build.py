@@ -19,7 +19,6 @@ from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
-from lightning_r1.callbacks.throughput import Throughput
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures, locate
@@ -47,7 +46,6 @@ class Run:
     datamodule: L.LightningDataModule
     trainer: L.Trainer
     evaluation: HeldOutEvaluation | None
-    throughput: Throughput
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -75,16 +73,14 @@ def build(config: Mapping[str, Any]) -> Run:
     datamodule = instantiate(config["data"], _convert_="all")
     module = _module(config, policy, codec, engine, datamodule)
     evaluation = _evaluation(config, codec, engine, run_dir)
-    throughput = Throughput()
     callbacks = [
-        throughput,
         *([evaluation] if evaluation else []),
         RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
         ConsoleProgress(**config["callbacks"]["console"]),
         step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir))
-    return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, throughput)
+    return Run(config, run_dir, codec, module, datamodule, trainer, evaluation)
 
 
 def build_policy(config: Mapping[str, Any]) -> tuple[Codec, Policy]:

@@ -128,11 +128,13 @@ def _explain(message: str, config_name: str, overrides: Sequence[str]) -> str:
         return f"{match[1]}={match[2]}: there is no such choice; choose one of: {_choices(match[1])}"
     if match := re.search(r"Could not override '([^']+)'", message):
         known = _known_keys(config_name, overrides)
-        parent = match[1].rpartition(".")[0]
+        inside = re.search(r"Key '([^']+)' is not in struct", message)  # of a key in an overriding {...}
+        wrong = match[1] if inside is None or match[1].endswith(inside[1]) else f"{match[1]}.{inside[1]}"
+        parent = wrong.rpartition(".")[0]
         siblings = [key for key in known if key.rpartition(".")[0] == parent]
-        close = difflib.get_close_matches(match[1], siblings, n=1) or difflib.get_close_matches(match[1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"see --help; to add a new key write +{match[1]}=..."
-        return f"{match[1]}: there is no such key; {hint}"
+        close = difflib.get_close_matches(wrong, siblings, n=1) or difflib.get_close_matches(wrong, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"see --help; to add a new key write +{wrong}=..."
+        return f"{wrong}: there is no such key; {hint}"
     return _one_line(message)
 
 

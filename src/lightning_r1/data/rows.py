@@ -47,15 +47,17 @@ def jsonl_rows(
     file = Path(path)
     if not file.is_file():
         raise DataError(f"data: {file} does not exist; set the path to a JSON-lines file")
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _row(line, f"{file} line {number}", file.stem, number, question, answer, kind)
 
 
-def _row(line: str, where: str, name: str, number: int, question: str, answer: str, kind: str | None) -> Row:
+def _row(line: bytes, where: str, name: str, number: int, question: str, answer: str, kind: str | None) -> Row:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error})") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(fields, dict):

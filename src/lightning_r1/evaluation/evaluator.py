@@ -49,8 +49,9 @@ def evaluate(
     items = [(group.prompt, completion) for group in groups for completion in group.completions]
     scores = iter(InProcessScorer().score("accuracy", grader, items))
     correct = [[next(scores).value == 1 for _ in group.completions] for group in groups]
-    statistics = completion_statistics([completion for _, completion in items], codec)
-    everybody = all_gather((correct, statistics, len(items)))
+    statistics = completion_statistics([completion for _, completion in items], codec) if items else {}
+    # a rank may have had nothing to do: there can be more ranks than prompts
+    everybody = [part for part in all_gather((correct, statistics, len(items))) if part[2]]
     rows = sum(count for _, _, count in everybody)
-    means = {name: sum(numbers[name] * count for _, numbers, count in everybody) / rows for name in statistics}
+    means = {name: sum(numbers[name] * count for _, numbers, count in everybody) / rows for name in everybody[0][1]}
     return summarise([problem for part, _, _ in everybody for problem in part]) | means, groups

@@ -57,20 +57,19 @@ class Credit:
     def advantages(self, scored: Sequence[ScoredGroup], weights: Sequence[float]) -> Tensor:
         """``[B, G]``."""
         if not self.per_reward:
-            rewards = torch.tensor([group.rewards for group in scored], dtype=torch.float64)
-            return group_relative_advantages(rewards, std=self.std, baseline=self.baseline)
-        # [B, G, K]: over the whole batch of all ranks, for its last normalisation is over the batch
-        columns = torch.tensor(
-            [[[score.value for score in column] for column in group.breakdown.values()] for group in scored],
-            dtype=torch.float64,
-        ).transpose(1, 2)
-        unscored = torch.tensor([group.rewards for group in scored]).isnan()
-        columns[unscored] = torch.nan
-        everybody = all_gather(columns)
+            return group_relative_advantages(_totals(scored), std=self.std, baseline=self.baseline)
+        # over the whole batch of all ranks, for its last normalisation is over the batch
+        everybody = all_gather(_columns(scored))
         advantages = per_reward_advantages(
             torch.cat(everybody), torch.tensor(weights, dtype=torch.float64), std=self.std
         )
         return advantages.split([len(part) for part in everybody])[rank()]
+
+    def informative(self, scored: Sequence[ScoredGroup]) -> Tensor:
+        """``[B]`` bool: groups that are not dead. Normalised one by one, parts may teach where sums are equal."""
+        if not self.per_reward:
+            return informative_groups(_totals(scored))
+        return torch.stack([informative_groups(column) for column in _columns(scored).unbind(-1)]).any(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def collect(
         generation += generated - started
         draws += 1
         sampled += len(fresh_scored)
-        alive = informative_groups(torch.tensor([group.rewards for group in fresh_scored])).tolist()
+        alive = credit.informative(fresh_scored).tolist()
         dead += len(alive) - sum(alive)
         wanted = alive if credit.dead_groups == "refill" else [True] * len(alive)
         scored += [group for group, keep in zip(fresh_scored, wanted, strict=True) if keep]
@@ -148,6 +147,20 @@ def collect(
         generation_seconds=generation,
         reward_seconds=scoring,
     )
+
+
+def _totals(scored: Sequence[ScoredGroup]) -> Tensor:
+    """Summed rewards ``[B, G]``, NaN where a part could not be scored."""
+    return torch.tensor([group.rewards for group in scored], dtype=torch.float64)
+
+
+def _columns(scored: Sequence[ScoredGroup]) -> Tensor:
+    """Rewards one by one ``[B, G, K]``, NaN in the whole row where a part could not be scored."""
+    columns = torch.tensor(
+        [[[score.value for score in column] for column in group.breakdown.values()] for group in scored],
+        dtype=torch.float64,
+    ).transpose(1, 2)
+    return columns.masked_fill(_totals(scored).isnan().unsqueeze(-1), torch.nan)
 
 
 def _sequences(scored: Sequence[ScoredGroup], advantages: Tensor, credit: Credit) -> Sequences:

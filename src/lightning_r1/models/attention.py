@@ -35,13 +35,13 @@ def decode_attention(
         module: the attention layer.
         query: ``[N, heads, q, d]``; with q > 1 (the prefill) torch's kernel does it.
         key: ``[N, kv_heads, L, d]``.
-        value: ``[N, kv_heads, L, d]``.
-        attention_mask: ``[N, 1, q, L]`` bool, or None where everything counts.
+        value: ``[N, kv_heads, L, d_value]``.
+        attention_mask: ``[N, 1, q, L]``, bool or added to the scores; None where everything counts.
         scaling: of the scores; by default ``d ** -0.5``.
         kwargs: handed on to torch's kernel.
 
     Returns:
-        ``[N, q, heads, d]`` and None.
+        ``[N, q, heads, d_value]`` and None.
     """
     if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -49,10 +49,12 @@ def decode_attention(
     # the queries that share a key-value head side by side: one product for all of them
     query = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
     scores = torch.matmul(query, key.transpose(-1, -2)) * (size**-0.5 if scaling is None else scaling)
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attention_mask, -torch.inf)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
     mixed = torch.matmul(scores.softmax(-1), value)
-    return mixed.reshape(rows, 1, heads, size), None
+    return mixed.reshape(rows, 1, heads, value.shape[-1]), None
 
 
 AttentionInterface.register(_NAME, decode_attention)
@@ -64,7 +66,8 @@ def decoding_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within it the model decodes with :func:`decode_attention`, if it uses torch's kernel on a CPU."""
     config = model.config.get_text_config(decoder=True)
     before = config._attn_implementation
-    if before != "sdpa" or model.device.type != "cpu":
+    # some older architectures branch on the name instead of asking the interface
+    if before != "sdpa" or model.device.type != "cpu" or not model._supports_attention_backend:
         yield
         return
     config._attn_implementation = _NAME

@@ -19,7 +19,7 @@ class RolloutCache(Cache):
     Args:
         layers: decoder layers.
         rows: rows while decoding, N.
-        columns: the longest row, L; more raises an ``IndexError``-like shape error in torch.
+        columns: the longest row, L; more raises an ``IndexError``.
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:
@@ -70,6 +70,8 @@ class RolloutCacheLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         self.live = key_states.shape[0]
         end = self.length + key_states.shape[2]
+        if end > self.columns:
+            raise IndexError(f"the cache holds {self.columns} tokens a row; {end} were written")
         self.keys[: self.live, :, self.length : end] = key_states
         self.values[: self.live, :, self.length : end] = value_states
         self.length = end
@@ -115,6 +117,8 @@ def cache_layers(model: torch.nn.Module) -> int:
     """
     config = model.config.get_text_config(decoder=True)  # type: ignore[operator, union-attr]
     unknown = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if getattr(model, "_is_stateful", False):
+        unknown |= {"recurrent"}
     if unknown:
         raise ValueError(
             f"model_type={config.model_type!r} has layers {sorted(unknown)}, whose state the group engine "

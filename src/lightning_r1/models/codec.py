@@ -34,8 +34,8 @@ class Codec:
             *(self._single_token(text) for text in template.stop),
         )
         self._check_tags()
-        close = tokenizer.encode(template.tags.think_close, add_special_tokens=False)
-        self._close_id = close[0] if len(close) == 1 else None
+        self._open_id = self._token(template.tags.think_open)
+        self._close_id = self._token(template.tags.think_close)
 
     def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, source: str = "") -> Prompt:
         """Render and tokenise a question, once."""
@@ -47,12 +47,13 @@ class Codec:
         return tuple(self.tokenizer.encode(text))
 
     def completion_text(self, token_ids: Sequence[int]) -> str:
-        """A completion as rewards read it: EOS and padding removed, the prefill put back.
+        """A completion as rewards read it: EOS and padding removed from its end, the prefill put back.
 
         A stop string of the template stays: it is part of what was written (``</answer>``, say).
         """
-        hidden = {self.tokenizer.eos_token_id, self.pad_id}
-        kept = [token for token in token_ids if token not in hidden]
+        hidden, kept = {self.tokenizer.eos_token_id, self.pad_id}, list(token_ids)
+        while kept and kept[-1] in hidden:
+            kept.pop()
         return self.template.completion_text(str(self.tokenizer.decode(kept, skip_special_tokens=False)))
 
     def thinking_tokens(self, completion: Completion) -> float:
@@ -66,23 +67,32 @@ class Codec:
             thinking = self.template.tags.thinking(completion.text)
             return len(ids) * len(thinking) / max(len(completion.text), 1)
         if self._close_id in ids:
-            return len(ids) - 1 - ids[::-1].index(self._close_id)
+            thinking_ids = ids[: len(ids) - 1 - ids[::-1].index(self._close_id)]
+            return len(thinking_ids) - (self._open_id in thinking_ids)
         return len(ids) - (bool(ids) and ids[-1] in self.stop_ids)
 
     def fingerprint(self) -> str:
-        """Twelve hex digits over template and vocabulary."""
+        """Twelve hex digits over template, vocabulary, stop tokens, and how a text is cut into tokens."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
-        text = self.template.fingerprint() + json.dumps(vocabulary)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        contract = [self.template.fingerprint(), vocabulary, self.stop_ids, self.pad_id, self.probe()]
+        return hashlib.sha256(json.dumps(contract).encode()).hexdigest()[:12]
+
+    def probe(self) -> tuple[int, ...]:
+        """Token ids of a fixed text: the same vocabulary can be cut in other ways."""
+        return self.encode(self.template.render("Wait, 2 * 15?1=9 (1.5) x"))
+
+    def _token(self, text: str) -> int | None:
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids[0] if len(ids) == 1 else None
 
     def _single_token(self, text: str) -> int:
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1:
+        token = self._token(text)
+        if token is None:
             raise ValueError(
-                f"template.stop: {text!r} is {len(ids)} tokens of this tokenizer, not one; a completion stops "
-                "at a token. Remove it from template.stop (EOS always stops)."
+                f"template.stop: {text!r} is not one token of this tokenizer, and a completion stops at a token. "
+                "Remove it from template.stop (EOS always stops)."
             )
-        return ids[0]
+        return token
 
     def _check_tags(self) -> None:
         tags = self.template.tags

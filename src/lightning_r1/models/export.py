@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from transformers import GenerationConfig
 
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
+from lightning_r1.models.tokenizer import load_tokenizer
 
 CARD = "lightning_r1.json"
 
@@ -30,25 +32,43 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
 
     Returns:
         ``folder``.
+
+    Raises:
+        ValueError: if transformers would read another tokenizer back; the folder is left as it was.
     """
-    beside = folder.with_name(folder.name + ".partial")
+    beside, replaced = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".replaced")
     shutil.rmtree(beside, ignore_errors=True)
-    policy.model.generation_config = GenerationConfig(
+    policy.model.save_pretrained(beside)
+    GenerationConfig(
         do_sample=True,
         temperature=0.6,
         top_p=0.95,
         eos_token_id=list(codec.stop_ids),
         pad_token_id=codec.pad_id,
         bos_token_id=codec.tokenizer.bos_token_id,
-    )
-    policy.model.save_pretrained(beside)
-    codec.tokenizer.chat_template = codec.template.chat_template()
-    codec.tokenizer.save_pretrained(beside)
+    ).save_pretrained(beside)
+    tokenizer = copy.deepcopy(codec.tokenizer)
+    tokenizer.chat_template = codec.template.chat_template()
+    tokenizer.save_pretrained(beside)
+    _check_readable(beside, policy, codec)
     facts = {**card, "template": codec.template.name, "template_fingerprint": codec.fingerprint()}
     (beside / CARD).write_text(json.dumps(facts, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    # at no moment is there neither the old folder nor the new one
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
     beside.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     return folder
+
+
+def _check_readable(folder: Path, policy: Policy, codec: Codec) -> None:
+    """transformers replaces the tokenizer of some architectures by their own when it loads them."""
+    if Codec(codec.template, load_tokenizer(folder)).probe() != codec.probe():
+        raise ValueError(
+            f"model_type={policy.model.config.model_type!r}: transformers reads another tokenizer back than the one "
+            f"that was saved, so the export would be useless. Use another architecture for this tokenizer."
+        )
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:

@@ -28,10 +28,14 @@ def load_model(
     Raises:
         ValueError: for an unknown dtype or attention, and for flash where it cannot run.
     """
+    weights_dtype, implementation = _dtype(dtype), _attention(attention, dtype)  # before the hub is asked
     config = AutoConfig.from_pretrained(str(path))
     _set_dropout(config, dropout)
     return AutoModelForCausalLM.from_pretrained(
-        str(path), config=config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype)
+        str(path),
+        config=config,
+        dtype=weights_dtype,
+        attn_implementation=_with_caps(config, implementation, attention),
     )
 
 
@@ -95,7 +99,20 @@ def _attention(name: str, dtype: str) -> str:
     return "flash_attention_2" if usable else "sdpa"
 
 
+def _with_caps(config: Any, implementation: str, asked: str) -> str:
+    """Gemma 2 caps its attention scores; torch's kernel cannot, and would not say so."""
+    if implementation != "sdpa" or not getattr(config, "attn_logit_softcapping", None):
+        return implementation
+    if asked == "sdpa":
+        raise ValueError(
+            f"model.attention=sdpa: {config.model_type} has attn_logit_softcapping, which torch's kernel leaves out "
+            "without a word; use model.attention=auto"
+        )
+    return "eager"
+
+
 def _set_dropout(config: Any, dropout: float) -> None:
-    for name in ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"):
-        if hasattr(config, name):
+    """Every dropout, whatever the architecture calls it."""
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, dropout)

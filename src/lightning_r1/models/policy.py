@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_r1.functional import selected_logprobs
 
@@ -83,11 +83,26 @@ class Policy(nn.Module):
 
 @contextmanager
 def evaluating(policy: Policy) -> Iterator[None]:
-    """Without dropout and without gradients; afterwards as it was."""
-    was_training = policy.training
+    """Without dropout and without gradients; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in policy.modules()]
     policy.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        policy.train(was_training)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """Without the generation habits that came with the weights (repetition penalty, banned tokens, ...).
+
+    ``generate`` merges them into what it is asked for, and would sample from another distribution than
+    the one that is scored.
+    """
+    habits, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = habits

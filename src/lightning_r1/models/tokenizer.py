@@ -26,7 +26,7 @@ def number_tokenizer() -> PreTrainedTokenizerFast:
     """
     pieces = [*_SPECIAL, *_TAGS, *map(str, range(100)), *_CHARACTERS]
     backend = Tokenizer(WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="<pad>"))
-    pattern = r"</?(?:pad|bos|eos|think|answer)>|\d{1,2}|."
+    pattern = r"</?(?:pad|bos|eos|think|answer)>|[1-9]\d|\d|."
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(

@@ -67,7 +67,7 @@ class GRPO(Phase):
         self.algorithm, self.engine, self.rewards, self.stream = algorithm, engine, rewards, stream
         self.reference: Policy | None = None
         if algorithm.kl_coef:
-            self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+            self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.buffer = ExperienceBuffer.empty()
         self.drawn = 0  # prompts taken from the stream: its position
         self.rollouts = 0
@@ -90,11 +90,10 @@ class GRPO(Phase):
 
         started = time.perf_counter()
         minibatch = self.buffer.next_minibatch()
-        self.step_tokens = all_sum(sum(minibatch.lengths()))
         denominator = self._denominator(minibatch)
         sums = self.update(self._micro_batches(minibatch), lambda batch: self.loss(batch, denominator))
         metrics |= self._update_metrics(sums, time.perf_counter() - started)
-        self.log_step(metrics)
+        self.log_step(metrics, tokens=all_sum(sum(minibatch.lengths())))
 
     def rollout(self) -> dict[str, float]:
         """Sample, score, give credit, and fill the buffer; returns what there is to log."""

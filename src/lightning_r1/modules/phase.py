@@ -8,6 +8,7 @@ here, and a step that is not finite is skipped here, by name.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -25,6 +26,7 @@ from lightning_r1.functional.diagnostics import combine
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
+from lightning_r1.parallel.memory import peak_gib
 from lightning_r1.rollout.engine import seed_for
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
@@ -61,12 +63,13 @@ class Phase(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy, self.codec = policy, codec
+        self.policy, self.codec = policy.train(), codec  # a loaded model is in evaluation mode
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.seed, self.micro_batch_tokens = seed, micro_batch_tokens
         self.max_grad_norm, self.max_skipped_steps = max_grad_norm, max_skipped_steps
         self.skipped_in_a_row = 0
-        self.step_tokens = 0.0  # of the latest minibatch, over all ranks
+        self.latest: dict[str, float] = {}  # the latest step's numbers
+        self.tokens = self.seconds = 0.0  # of the whole run, interruptions included
         self.report: Report = lambda what, done, total: None
 
     def plan(self) -> str:
@@ -162,17 +165,42 @@ class Phase(L.LightningModule):
         with nullcontext() if last or block is None or world_size() == 1 else block():
             yield
 
-    def log_step(self, metrics: dict[str, float]) -> None:
-        """Log a step's numbers under the step that they lead to."""
-        self.log_dict({**metrics, "optim/lr": float(self._schedule.get_last_lr()[0]), "step": float(self.global_step)})
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Start the step's clock."""
+        self._started = time.perf_counter()
+
+    def log_step(self, metrics: dict[str, float], *, tokens: float) -> None:
+        """Hand a step's numbers to the loggers, under the step they lead to.
+
+        Not by ``self.log``, which repeats what an earlier step logged in every later one.
+
+        Args:
+            metrics: by their fixed names.
+            tokens: prompt and completion tokens that the step trained on, over all ranks.
+        """
+        seconds = time.perf_counter() - self._started
+        self.tokens += tokens
+        self.seconds += seconds
+        self.latest = metrics | {
+            "optim/lr": float(self._schedule.get_last_lr()[0]),
+            "perf/tokens_per_s": tokens / seconds,
+            "memory/peak_gib": peak_gib(),
+        }
+        for logger in self.loggers:
+            logger.log_metrics(self.latest, step=self.global_step)
 
     @property
     def _schedule(self) -> LRScheduler:
         return cast(LRScheduler, self.lr_schedulers())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the template contract, and each rank's own state."""
-        checkpoint["lightning_r1"] = {"template_fingerprint": self.codec.fingerprint(), "world_size": world_size()}
+        """Add the template contract and the run's totals."""
+        checkpoint["lightning_r1"] = {
+            "template_fingerprint": self.codec.fingerprint(),
+            "world_size": world_size(),
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint made under another template or by another number of ranks.
@@ -191,3 +219,4 @@ class Phase(L.LightningModule):
                 f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
                 f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
             )
+        self.tokens, self.seconds = made["tokens"], made["seconds"]

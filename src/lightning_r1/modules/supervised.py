@@ -46,20 +46,18 @@ class Pretrain(Phase):
             advantages=torch.zeros(len(rows)),
         )
         tokens = all_sum(sum(len(ids) for ids in sequences.completion_ids))
-        self.step_tokens = tokens
         parts = split_by_tokens(sequences.lengths(), self.micro_batch_tokens)
         sums = self.update(
             [pad(sequences.select(part), self.codec.pad_id) for part in parts],
             lambda batch: self.loss(batch, tokens),
         )
-        self.log_step(
-            {
-                "train/loss": float(sums["loss"]),
-                "optim/grad_norm": float(sums["grad_norm_max"]),
-                "optim/skipped": float(sums["skipped_max"]),
-                "time/update_s": time.perf_counter() - started,
-            }
-        )
+        metrics = {
+            "train/loss": float(sums["loss"]),
+            "optim/grad_norm": float(sums["grad_norm_max"]),
+            "optim/skipped": float(sums["skipped_max"]),
+            "time/update_s": time.perf_counter() - started,
+        }
+        self.log_step(metrics, tokens=tokens)
 
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's share of the cross-entropy."""

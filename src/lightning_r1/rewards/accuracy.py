@@ -7,13 +7,14 @@ of the model is ever executed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 from lightning_r1.text.answers import extract_answer
 from lightning_r1.text.arithmetic import ExpressionError, parse_expression, parse_number
+from lightning_r1.text.golds import check_gold
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
 
@@ -30,14 +31,15 @@ class Accuracy:
 
     def __call__(self, prompt: Prompt, completion: Completion) -> RewardScore:
         """1 or 0; ``wrong_format`` where there is no answer, ``unscorable`` for a bad gold."""
-        grader = GRADERS.get(prompt.answer.get("kind", ""))
-        if grader is None:
-            return RewardScore(0.0, Outcome.UNSCORABLE, f"no grader for kind {prompt.answer.get('kind')!r}")
+        try:
+            check_gold(prompt.answer)
+        except ValueError as error:
+            return RewardScore(math.nan, Outcome.UNSCORABLE, str(error))
         answer = extract_answer(completion.text, self.tags)
         if answer is None:
             return RewardScore(0.0, Outcome.WRONG_FORMAT, "no answer after the thinking")
         try:
-            return RewardScore(float(grader(answer, prompt.answer)), Outcome.OK, answer)
+            return RewardScore(float(GRADERS[prompt.answer["kind"]](answer, prompt.answer)), Outcome.OK, answer)
         except ExpressionError as error:
             return RewardScore(0.0, Outcome.WRONG_FORMAT, f"{answer!r}: {error}")
 
@@ -55,10 +57,10 @@ def grade_expression(answer: str, gold: Mapping[str, Any]) -> bool:
     (True, False, False)
     """
     expression = parse_expression(answer)
-    wanted = tuple(Fraction(number) for number in gold["numbers"])
+    wanted = tuple(parse_number(str(number)) for number in gold["numbers"])
     same = expression.numbers == wanted if gold.get("ordered") else Counter(expression.numbers) == Counter(wanted)
     allowed = set(gold.get("operators", "+-*/"))
-    return same and expression.operators <= allowed and expression.value == Fraction(str(gold["target"]))
+    return same and expression.operators <= allowed and expression.value == parse_number(str(gold["target"]))
 
 
 def grade_text(answer: str, gold: Mapping[str, Any]) -> bool:

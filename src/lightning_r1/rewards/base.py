@@ -45,8 +45,10 @@ def score_one(reward: Reward, prompt: Prompt, completion: Completion) -> RewardS
         return RewardScore(math.nan, Outcome.CRASH, f"{type(error).__name__}: {error}")
     if verdict is None:
         return RewardScore(math.nan, Outcome.UNSCORABLE)
-    if isinstance(verdict, RewardScore):
-        return verdict
-    if not math.isfinite(verdict):
-        return RewardScore(math.nan, Outcome.CRASH, f"returned {verdict}")
-    return RewardScore(float(verdict))
+    if isinstance(verdict, int | float):
+        verdict = RewardScore(float(verdict))
+    if not isinstance(verdict, RewardScore):
+        return RewardScore(math.nan, Outcome.CRASH, f"returned a {type(verdict).__name__}, not a number")
+    if verdict.outcome.counts and not math.isfinite(verdict.value):
+        return RewardScore(math.nan, Outcome.CRASH, f"returned {verdict.value}")
+    return verdict

@@ -9,6 +9,7 @@ interrupted in between make no difference.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -69,16 +70,19 @@ def seed_for(*names: int | str) -> int:
     >>> seed_for(0, "rollout", 1) == seed_for(0, "rollout", 1) != seed_for(0, "rollout", 2)
     True
     """
-    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    digest = hashlib.sha256(json.dumps(names).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def uniform_draws(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
     """Uniform numbers in [0, 1) for every token that may be sampled: ``[B * G, steps]`` float64."""
-    draws = torch.empty(len(seeds), group_size, steps, dtype=torch.float64)
-    for row, seed in enumerate(seeds):
-        draws[row].uniform_(generator=torch.Generator().manual_seed(seed))
-    return draws.view(len(seeds) * group_size, steps)
+    draws = torch.empty(len(seeds) * group_size, steps, dtype=torch.float64)
+    generator = torch.Generator()
+    for row, of_row in enumerate(draws):
+        # a stream for each completion, so that neither its neighbours nor the token limit matter
+        generator.manual_seed(seed_for(seeds[row // group_size], row % group_size))
+        of_row.uniform_(generator=generator)
+    return draws
 
 
 def as_group(

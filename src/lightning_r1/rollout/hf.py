@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.policy import Policy, evaluating
+from lightning_r1.models.policy import Policy, evaluating, plain_generation
 from lightning_r1.rollout.engine import Progress, as_group
 from lightning_r1.types import Group, Prompt, Sampling
 
@@ -37,7 +37,7 @@ class HFEngine:
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
         groups = []
-        with evaluating(self.policy), torch.random.fork_rng():
+        with evaluating(self.policy), plain_generation(self.policy.model), torch.random.fork_rng():
             # every prompt has its own length, so no row is padded on the left
             for prompt, seed in zip(prompts, seeds, strict=True):
                 torch.manual_seed(seed)

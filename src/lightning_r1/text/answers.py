@@ -2,9 +2,12 @@ r"""Finding the answer in a completion: the last ``<answer>``, the last balanced
 
 from __future__ import annotations
 
+import re
+
 from lightning_r1.text.tags import Tags
 
 _BOX = r"\boxed{"
+_TOKENS = re.compile(r"\\boxed\{|\\(?!\\boxed\{).|[{}]", re.DOTALL)  # an escaped brace is no brace
 
 
 def extract_answer(text: str, tags: Tags) -> str | None:
@@ -23,14 +26,19 @@ def extract_answer(text: str, tags: Tags) -> str | None:
     closing = tags.after_thinking(text)
     if closing is None:
         return None
-    before, closed, _ = closing.rpartition(tags.answer_close)
-    if closed:
-        _, opened, inside = before.rpartition(tags.answer_open)
-        if opened:
-            boxed = last_boxed(inside)
-            return (boxed if boxed is not None else inside).strip() or None
-    boxed = last_boxed(closing)
-    return boxed.strip() or None if boxed is not None else None
+    inside = _last_tagged(closing, tags)
+    boxed = last_boxed(closing if inside is None else inside)
+    answer = boxed if boxed is not None else inside
+    return answer.strip() or None if answer is not None else None
+
+
+def _last_tagged(text: str, tags: Tags) -> str | None:
+    """Content of the last opening tag that is closed, up to its first closing tag."""
+    last_close = text.rfind(tags.answer_close)
+    start = text.rfind(tags.answer_open, 0, last_close) if last_close >= 0 else -1
+    if start < 0:
+        return None
+    return text[start + len(tags.answer_open) :].partition(tags.answer_close)[0]
 
 
 def last_boxed(text: str) -> str | None:
@@ -39,17 +47,16 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"\boxed{1} then \boxed{\{2, 3\}}")
     '\\{2, 3\\}'
     """
-    start = text.rfind(_BOX)
-    while start >= 0:
-        depth, position = 1, start + len(_BOX)
-        while position < len(text):
-            character = text[position]
-            if character == "\\":
-                position += 2  # an escaped brace does not count
-                continue
-            depth += (character == "{") - (character == "}")
-            if depth == 0:
-                return text[start + len(_BOX) : position]
-            position += 1
-        start = text.rfind(_BOX, 0, start)
-    return None
+    # one pass with a stack: a text of nothing but "\\boxed{" must not cost its length squared
+    opened: list[int] = []  # where each open brace's content starts; -1 for braces that are no box
+    last: tuple[int, int] | None = None
+    for token in _TOKENS.finditer(text):
+        if token[0] == _BOX:
+            opened.append(token.end())
+        elif token[0] == "{":
+            opened.append(-1)
+        elif token[0] == "}" and opened:
+            start = opened.pop()
+            if start >= 0 and (last is None or start > last[0]):
+                last = (start, token.start())
+    return None if last is None else text[last[0] : last[1]]

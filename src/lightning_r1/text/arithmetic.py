@@ -80,7 +80,11 @@ def parse_number(text: str) -> Fraction:
         ExpressionError: if it is no number.
     """
     cleaned = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.strip().rstrip(".").replace("\\$", "$").lstrip("$"))
-    return parse_expression(cleaned).value
+    number = parse_expression(cleaned)
+    # "123*456" would be right for "what is 123*456?" without a calculation
+    if number.operators - {"/"} or len(number.numbers) > 2:
+        raise ExpressionError("a calculation, not a number")
+    return number.value
 
 
 def _evaluate(node: ast.expr, text: str, numbers: list[Fraction], operators: set[str], depth: int) -> Fraction:

@@ -30,14 +30,24 @@ def check_gold(answer: Mapping[str, Any]) -> None:
         ValueError: names the key, the value and what was expected.
     """
     kind = answer.get("kind")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise ValueError(f"answer.kind={kind!r}: expected one of {', '.join(_KEYS)}")
-    missing = [key for key in _KEYS[kind] if answer.get(key) in (None, "", [])]
-    if missing:
-        raise ValueError(f"answer.{missing[0]} is missing or empty; kind {kind!r} needs {', '.join(_KEYS[kind])}")
-    numbers = {"number": ["value"], "expression": ["target"]}.get(kind, [])
-    for key in numbers:
-        try:
-            parse_number(str(answer[key]))
-        except ExpressionError as error:
-            raise ValueError(f"answer.{key}={answer[key]!r}: expected a number ({error})") from error
+    for key in _KEYS[kind]:
+        value = answer.get(key)
+        if value is None or value == [] or not str(value).strip():
+            raise ValueError(f"answer.{key} is missing or empty; kind {kind!r} needs {', '.join(_KEYS[kind])}")
+    if kind == "number":
+        _check_number("value", answer["value"])
+    if kind == "expression":
+        _check_number("target", answer["target"])
+        if not isinstance(answer["numbers"], list | tuple):
+            raise ValueError(f"answer.numbers={answer['numbers']!r}: expected a list of numbers")
+        for number in answer["numbers"]:
+            _check_number("numbers", number)
+
+
+def _check_number(key: str, value: Any) -> None:
+    try:
+        parse_number(str(value))
+    except ExpressionError as error:
+        raise ValueError(f"answer.{key}={value!r}: expected a number ({error})") from error

@@ -59,11 +59,13 @@ class Template:
         Without it an evaluation harness or a server would wrap a base model's prompt in a chat
         format the model has never seen, and its scores would mean nothing.
         """
-        before, after = self.prompt.split(_SLOT)
+        # a JSON string is a Jinja string too, as long as it is not escaped to surrogate pairs
+        parts = (*self.prompt.split(_SLOT), self.prefill)
+        before, after, prefill = (json.dumps(part, ensure_ascii=False) for part in parts)
         return (
             "{%- set user = messages | selectattr('role', 'equalto', 'user') | list | last -%}"
-            f"{{{{- {json.dumps(before)} + user['content'] + {json.dumps(after)} -}}}}"
-            f"{{%- if add_generation_prompt -%}}{{{{- {json.dumps(self.prefill)} -}}}}{{%- endif -%}}"
+            f"{{{{- {before} + user['content'] + {after} -}}}}"
+            f"{{%- if add_generation_prompt -%}}{{{{- {prefill} -}}}}{{%- endif -%}}"
         )
 
     def fingerprint(self) -> str:

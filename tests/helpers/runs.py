@@ -1,0 +1,60 @@
+"""Small runs through the real configs: what to override, and how to compare what they leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_r1.config.compose import compose_config
+
+TINY_MODEL = [
+    "model.architecture.hidden_size=32",
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.intermediate_size=64",
+    "model.architecture.head_dim=8",
+]
+QUIET = ["logger=csv", "callbacks.console.every_n_steps=1000", "callbacks.rollouts.show_at_steps=[]"]
+COIN_EVAL = [
+    "eval.sets.operators._target_=helpers.coin.coin_rows",
+    "eval.sets.operators.split=heldout",
+    "eval.sampling.max_new_tokens=12",
+]
+
+
+def coin_base(output: Path) -> dict[str, Any]:
+    """Config of a base for the coin task: about five seconds."""
+    return compose_config(
+        "train",
+        [
+            "experiment=mini_base", *TINY_MODEL, *QUIET, *COIN_EVAL, "name=coin/base", f"paths.output_dir={output}",
+            "~data.corpus", "+data.corpus={_target_: helpers.coin.CoinCorpus}", "trainer.max_steps=300", "schedule.warmup_steps=10", "optim.lr=1e-2",
+        ],
+    )  # fmt: skip
+
+
+def coin_rl(output: Path, base: Path, *overrides: str) -> dict[str, Any]:
+    """Config of RL on the coin task from a base."""
+    return compose_config(
+        "train",
+        [
+            "experiment=mini_r1_zero", *QUIET, *COIN_EVAL, "name=coin/rl", f"paths.output_dir={output}",
+            f"model.path={base}", "data.rows._target_=helpers.coin.coin_rows", "+data.rows.size=400",
+            "algo.sampling.max_new_tokens=12", "algo.prompts_per_rollout=8", "trainer.max_steps=120",
+            "optim.lr=2e-3", "eval.every_n_steps=0", *overrides,
+        ],
+    )  # fmt: skip
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    """The exported weights of a run."""
+    from safetensors.torch import load_file
+
+    return load_file(run_dir / "model" / "model.safetensors")
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference of any parameter."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
