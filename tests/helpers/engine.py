@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_r1.models.codec import Codec
-from lightning_r1.rollout.engine import Progress, as_group
+from lightning_r1.rollout.engine import Finished, Progress, as_group
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.types import Group, Prompt, Sampling
 
@@ -40,6 +40,7 @@ class ScriptedEngine:
         *,
         seeds: Sequence[int],
         progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Group]:
         """One group a prompt, from the script."""
         self.calls.append((list(prompts), sampling, list(seeds)))
@@ -48,6 +49,8 @@ class ScriptedEngine:
             texts = self.script[prompt.question]
             rows = [self._row(texts[place % len(texts)]) for place in range(sampling.group_size)]
             groups.append(as_group(prompt, self.codec, rows, self.version))
+            if finished:
+                finished(len(groups) - 1, groups[-1])
             if progress:
                 progress(len(groups) * sampling.group_size, len(prompts) * sampling.group_size)
         return groups

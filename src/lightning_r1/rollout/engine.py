@@ -21,6 +21,8 @@ from lightning_r1.types import Completion, Group, Prompt, Sampling
 
 Progress = Callable[[int, int], None]
 """Called now and then with (completions finished, completions in all)."""
+Finished = Callable[[int, Group], None]
+"""Called with a prompt's place and its group, as soon as the group is whole."""
 
 
 class RolloutEngine(Protocol):
@@ -37,6 +39,7 @@ class RolloutEngine(Protocol):
         *,
         seeds: Sequence[int],
         progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Group]:
         """Sample ``sampling.group_size`` completions of each prompt.
 
@@ -45,6 +48,7 @@ class RolloutEngine(Protocol):
             sampling: how to sample.
             seeds: one a prompt, see :func:`seed_for`.
             progress: told how far it is.
+            finished: given each group as soon as it is whole, so that scoring need not wait for the others.
 
         Returns:
             One group a prompt, in order.

@@ -19,7 +19,7 @@ from lightning_r1.models.attention import decoding_attention
 from lightning_r1.models.cache import RolloutCache, cache_layers
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy, evaluating
-from lightning_r1.rollout.engine import Progress, as_group, uniform_draws
+from lightning_r1.rollout.engine import Finished, Progress, as_group, uniform_draws
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Group, Prompt, Sampling
 
@@ -54,6 +54,7 @@ class GroupEngine:
         *,
         seeds: Sequence[int],
         progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
         groups: dict[int, Group] = {}
@@ -68,6 +69,8 @@ class GroupEngine:
                 for place, index in enumerate(batch):
                     of_prompt = rows[place * size : (place + 1) * size]
                     groups[index] = as_group(prompts[index], self.codec, of_prompt, self.version)
+                    if finished:
+                        finished(index, groups[index])
                 if progress:
                     progress(len(groups) * size, len(prompts) * size)
         return [groups[index] for index in range(len(prompts))]

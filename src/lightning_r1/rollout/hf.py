@@ -9,7 +9,7 @@ import torch
 
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy, evaluating, plain_generation
-from lightning_r1.rollout.engine import Progress, as_group
+from lightning_r1.rollout.engine import Finished, Progress, as_group
 from lightning_r1.types import Group, Prompt, Sampling
 
 
@@ -34,6 +34,7 @@ class HFEngine:
         *,
         seeds: Sequence[int],
         progress: Progress | None = None,
+        finished: Finished | None = None,
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
         groups = []
@@ -42,6 +43,8 @@ class HFEngine:
             for prompt, seed in zip(prompts, seeds, strict=True):
                 torch.manual_seed(seed)
                 groups.append(self._one_group(prompt, sampling))
+                if finished:
+                    finished(len(groups) - 1, groups[-1])
                 if progress:
                     progress(len(groups) * sampling.group_size, len(prompts) * sampling.group_size)
         return groups

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers.engine import ScriptedEngine
-from helpers.prompts import MANY_STOPS, mini_codec, number_prompt
+from helpers.models import tiny_policy
+from helpers.prompts import MANY_STOPS, mini_codec, number_prompt, prompts_of_lengths
 from lightning_r1.models.codec import Codec
 from lightning_r1.rollout.engine import RolloutEngine, as_group, seed_for, uniform_draws
 from lightning_r1.rollout.group import GroupEngine
@@ -89,3 +90,24 @@ def test_the_scripted_engine_writes_its_script(codec: Codec) -> None:
     assert (right.finish_reason, cut.finish_reason) == ("stop", "length")
     assert cut.logprobs == (-1 / 8, -2 / 8, -3 / 8)
     assert right.policy_version == 3
+
+
+@pytest.mark.parametrize("kind", [GroupEngine, HFEngine])
+def test_each_group_is_given_away_with_its_place_as_soon_as_it_is_whole(kind: type, codec: Codec) -> None:
+    options = {"max_rows": 2} if kind is GroupEngine else {}
+    engine = kind(tiny_policy(), codec, **options)
+    prompts = prompts_of_lengths(codec, [9, 4, 7])  # the group engine begins with the shortest
+    told: list[tuple[int, object]] = []
+
+    groups = engine.generate(
+        prompts,
+        Sampling(group_size=2, max_new_tokens=3),
+        seeds=[1, 2, 3],
+        progress=lambda done, total: told.append((done, total)),
+        finished=lambda place, group: told.append((-place - 1, group)),
+    )
+
+    places = [-place - 1 for place, _ in told if place < 0]
+    assert sorted(places) == [0, 1, 2]
+    assert all(group is groups[-place - 1] for place, group in told if place < 0)
+    assert [place < 0 for place, _ in told] == [True, False] * 3, "not only at the end"
