@@ -34,6 +34,10 @@ class Accuracy:
     def __init__(self, tags: Tags) -> None:
         self.tags = tags
 
+    def is_for(self, prompt: Prompt) -> bool:
+        """All but programs: those run in a sandbox only (:mod:`lightning_r1.rewards.code`)."""
+        return prompt.answer.get("kind") != "code"
+
     def __call__(self, prompt: Prompt, completion: Completion) -> RewardScore:
         """1 or 0; ``wrong_format`` where there is no answer, ``unscorable`` for a bad gold."""
         try:
@@ -61,7 +65,12 @@ def _rule(path: str) -> Callable[[str, str], bool]:
 
 
 def stated_answer(text: str, gold: Mapping[str, Any], tags: Tags) -> str | None:
-    """What a completion answers, read as the gold's kind is; None where it states nothing."""
+    """What a completion answers, read as the gold's kind is; None where it states nothing.
+
+    A program is no statement: it is told right from wrong, not from its equal.
+    """
+    if gold.get("kind") == "code":
+        return None
     extract = extract_choice if gold.get("kind") == "choice" else extract_answer
     return extract(text, tags)
 
