@@ -2,8 +2,10 @@
 
 python recipes/benchmark.py benchmark=grpo_step_vs_trl
 python recipes/benchmark.py benchmark=grpo_step_vs_trl benchmark.lengths=fixed
+python recipes/benchmark.py benchmark=sandbox
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from lightning_r1.config.compose import recipe
 @recipe("benchmark")
 def main(config: dict[str, Any]) -> None:
     """Import late: ``--help`` should not wait for torch."""
-    from lightning_r1.benchmarks.grpo_step_vs_trl import benchmark, save
+    from lightning_r1.benchmarks.result import save
 
-    save(benchmark(config["benchmark"]), Path(config["paths"]["run_dir"]))
+    module = import_module(f"lightning_r1.benchmarks.{config['benchmark']['name']}")
+    save(module.benchmark(config["benchmark"]), Path(config["paths"]["run_dir"]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ thread each, turn by turn, because a shared machine drifts. With ``lengths=fixed
 from __future__ import annotations
 
 import gc
-import json
 import resource
 import statistics
 import tempfile
@@ -282,11 +281,3 @@ def _resident_gib() -> float:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**30
-
-
-def save(result: Mapping[str, Any], folder: Path) -> Path:
-    """Keep the numbers beside the table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "result.json"
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    return file
