@@ -17,13 +17,15 @@ never turn into a reward of 0 for everybody.
 ``rule``       ``rule``: dotted path of a function         what ``function(question, response)`` says
                of yours
 ``code``       ``tests``: ``input``, ``output`` of each;     a program, or the ``function``, that
-               ``function``, ``time_limit_s``,               passes every test; graded in a sandbox
-               ``memory_limit_mb``, ``rating``               only, never here
+               ``function``, ``language`` ("python"),        passes every test; run in a sandbox only
+               ``time_limit_s``, ``memory_limit_mb``,
+               ``tolerance``, ``rating``
 ============== ============================================= ================================
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +34,7 @@ from lightning_r1.text.arithmetic import ExpressionError, parse_number
 from lightning_r1.text.choices import LETTERS
 from lightning_r1.text.gym_tasks import check_task
 from lightning_r1.text.latex import normal_form
+from lightning_r1.text.program_output import read_value
 
 _KEYS = {
     "number": ("value",),
@@ -43,6 +46,7 @@ _KEYS = {
     "rule": ("rule",),
     "code": ("tests",),
 }
+PROGRAM_LANGUAGES = ("python", "cpp")
 _MOST_LATEX = 400
 _DEEPEST_LATEX = 12
 
@@ -58,7 +62,7 @@ def check_gold(answer: Mapping[str, Any]) -> None:
         raise ValueError(f"answer.kind={kind!r}: expected one of {', '.join(_KEYS)}")
     for key in _KEYS[kind]:
         value = answer.get(key)
-        if value is None or value == [] or not str(value).strip():
+        if value is None or value == [] or (isinstance(value, str) and not value.strip()):
             raise ValueError(f"answer.{key} is missing or empty; kind {kind!r} needs {', '.join(_KEYS[kind])}")
     if kind == "number":
         _check_number("value", answer["value"])
@@ -69,7 +73,7 @@ def check_gold(answer: Mapping[str, Any]) -> None:
     if kind == "gym":
         check_task(answer["task"])
     if kind == "code":
-        _check_tests(answer["tests"])
+        _check_code(answer)
     if kind == "expression":
         _check_number("target", answer["target"])
         if not isinstance(answer["numbers"], list | tuple):
@@ -101,9 +105,35 @@ def _check_latex(value: str) -> None:
             raise ValueError(f"answer.value={value[:80]!r}: expected {expected}")
 
 
-def _check_tests(tests: Any) -> None:
+def _check_code(answer: Mapping[str, Any]) -> None:
+    """Limits that limit, tests that are texts, and of a function JSON."""
+    for key in ("time_limit_s", "memory_limit_mb", "tolerance"):
+        value = answer.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < math.inf):
+            raise ValueError(f"answer.{key}={value!r}: expected a number above 0")
+    language, function = answer.get("language"), answer.get("function")
+    if language not in (None, *PROGRAM_LANGUAGES):
+        raise ValueError(f"answer.language={language!r}: expected one of {', '.join(PROGRAM_LANGUAGES)}")
+    if function is not None and not (isinstance(function, str) and function.isidentifier()):
+        raise ValueError(f"answer.function={function!r}: expected the name of a function")
+    if function is not None and language not in (None, "python"):
+        raise ValueError(f"answer.language={language!r}: a function is called in python; leave one of the two out")
+    tests = answer["tests"]
     if not isinstance(tests, list | tuple):
         raise ValueError(f"answer.tests is a {type(tests).__name__}: expected a list")
     for place, test in enumerate(tests):
         if not isinstance(test, Mapping) or not all(isinstance(test.get(key), str) for key in ("input", "output")):
             raise ValueError(f"answer.tests[{place}]: expected the texts 'input' and 'output'")
+        if function is not None:
+            _check_call(place, test)
+
+
+def _check_call(place: int, test: Mapping[str, str]) -> None:
+    for key in ("input", "output"):
+        try:
+            value = read_value(test[key])
+        except ValueError as error:
+            raise ValueError(f"answer.tests[{place}].{key}: expected JSON ({error})") from error
+        if key == "input" and not isinstance(value, list):
+            raise ValueError(f"answer.tests[{place}].input: expected a JSON list, the function's arguments")

@@ -9,6 +9,10 @@ import pytest
 from lightning_r1.text.golds import check_gold
 
 
+def code(given: str = "[1]", wanted: str = "2", **fields: Any) -> dict[str, Any]:
+    return {"kind": "code", "tests": [{"input": given, "output": wanted}], **fields}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -29,6 +33,7 @@ from lightning_r1.text.golds import check_gold
         {"kind": "math", "value": "{" * 12 + "x" + "}" * 12},
         {"kind": "code", "tests": [{"input": "", "output": "1\n"}]},
         {"kind": "code", "tests": [{"input": "[1]", "output": "2"}], "function": "twice", "time_limit_s": 2.0},
+        {"kind": "code", "tests": [{"input": "", "output": "1"}], "language": "cpp", "tolerance": 1e-6},
     ],
     ids=str,
 )
@@ -65,6 +70,20 @@ def test_usable(answer: dict[str, Any]) -> None:
         ({"kind": "math", "value": "x+" * 200 + "1"}, "expected at most 400 characters"),
         ({"kind": "math", "value": "{" * 13 + "x" + "}" * 13}, "expected braces no more than 12 deep"),
         ({"kind": "code", "tests": []}, "answer.tests is missing or empty; kind 'code' needs tests"),
+        (code(time_limit_s=0), "answer.time_limit_s=0: expected a number above 0"),
+        (code(memory_limit_mb="64"), "answer.memory_limit_mb='64': expected a number above 0"),
+        (code(tolerance=float("inf")), "answer.tolerance=inf: expected a number above 0"),
+        (code(tolerance=True), "answer.tolerance=True: expected a number above 0"),
+        (code(language="perl"), "answer.language='perl': expected one of python, cpp"),
+        (code(function="f()"), "answer.function='f()': expected the name of a function"),
+        (code(function="f", language="cpp"), "answer.language='cpp': a function is called in python"),
+        (code(function="f", given="1"), "answer.tests[0].input: expected a JSON list"),
+        (code(function="f", given="[1"), "answer.tests[0].input: expected JSON ("),
+        (code(function="f", wanted="NaN"), "answer.tests[0].output: expected JSON (NaN is no JSON"),
+        (
+            code(function="f", wanted="[" * 200),
+            "answer.tests[0].output: expected JSON (lists or objects more than 100 deep",
+        ),
         ({"kind": "code", "tests": "[1, 2]"}, "answer.tests is a str: expected a list"),
         (
             {"kind": "code", "tests": [{"input": "", "output": ""}, {"input": "1", "output": 2}]},
