@@ -2,28 +2,39 @@
 
 A question is asked again when the endpoint is busy or away, until a deadline, and its answer is kept on disk:
 a job that goes on after an interruption asks nothing twice, and ends as if it had not been interrupted.
+An endpoint is another program, on another machine, and gets no more time and memory than it is allowed: not by
+a byte every second, not by a reply without end.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
+import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+from lightning_r1.remote.answers import Answers
+from lightning_r1.remote.pace import Pace, Presence
+from lightning_r1.remote.post import Post, ReplyTooLong
 
 Messages = Sequence[Mapping[str, str]]
 """``[{"role": "user", "content": "..."}]``."""
 
 _ABOUT_THE_QUESTION = {400, 413, 422}
 _WORTH_ANOTHER_TRY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_MOST_BYTES = 8 << 20
+_LONGEST_WAIT_S = 60.0
+# of all threads' waits alone: results never depend on it, and no seed is spent
+_JITTER = random.SystemRandom()
 
 
 class ChatError(RuntimeError):
@@ -43,10 +54,16 @@ class ChatClient:
         api_key_env: environment variable that holds the key; without the variable none is sent.
         temperature: 0 gives the same answer to the same question, as far as the endpoint can.
         max_tokens: of an answer; null leaves it to the endpoint.
-        timeout_s: without a sign of life end a try.
-        deadline_s: of all tries of a question together.
-        first_wait_s: before the second try; every wait is twice the one before, at most a minute.
+        timeout_s: of one try, however much of its reply has come.
+        deadline_s: of all tries of a question together; waits for the own pace are not counted. Once a question
+            has run into it and the endpoint answers nothing else either, others fail at once, and only one every
+            half minute tries, until one is answered.
+        first_wait_s: before the second try; every wait is twice the one before, at most a minute, and shortened
+            by up to half at random, so that many do not return together. A ``Retry-After`` is honoured, by all
+            threads.
         at_once: questions asked at the same time.
+        requests_per_minute: of this process, evenly spaced, tries included; null is no limit.
+        tokens_per_minute: of questions and answers, as the endpoint counts them; null is no limit.
         cache: folder of the answers; null keeps none.
 
     Raises:
@@ -65,6 +82,8 @@ class ChatClient:
         deadline_s: float = 1800.0,
         first_wait_s: float = 1.0,
         at_once: int = 16,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
         cache: str | Path | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
@@ -79,8 +98,9 @@ class ChatClient:
             self.options["max_tokens"] = max_tokens
         self.timeout_s, self.deadline_s, self.first_wait_s = timeout_s, deadline_s, first_wait_s
         self.at_once = at_once
-        self.cache = Path(cache) if cache is not None else None
-        self._opener = urllib.request.build_opener(_NoRedirect())
+        self.answers = Answers(cache)
+        self._pace, self._presence = Pace(requests_per_minute, tokens_per_minute), Presence()
+        self._post = Post(_MOST_BYTES)
 
     def ask(self, messages: Messages) -> str:
         """The answer to one conversation.
@@ -89,13 +109,10 @@ class ChatClient:
             ChatError: if there was none before the deadline; :class:`ChatRefused` if there will be none.
         """
         request = {"model": self.model, "messages": [dict(message) for message in messages], **self.options}
-        kept = self._kept(request)
-        if kept is not None and kept.is_file():
-            return json.loads(kept.read_text(encoding="utf-8"))["answer"]
-        answer = self._until_deadline(json.dumps(request).encode())
-        if kept is not None:
-            _write(kept, {"request": request, "answer": answer})
-        return answer
+        record = self.answers.once(
+            [self.url, request], lambda: {"request": request, "answer": self._until_deadline(request)}
+        )
+        return str(record["answer"])
 
     def ask_all(
         self, conversations: Sequence[Messages], progress: Callable[[int, int], None] | None = None
@@ -118,68 +135,93 @@ class ChatClient:
         with ThreadPoolExecutor(self.at_once) as threads:
             return list(threads.map(one, conversations))
 
-    def _until_deadline(self, body: bytes) -> str:
-        deadline, wait = time.monotonic() + self.deadline_s, self.first_wait_s
+    def _until_deadline(self, request: Mapping[str, Any]) -> str:
+        if why := self._presence.away():
+            raise ChatError(f"{self.url}: still away; last: {why}")
+        body = json.dumps(request).encode()
+        tokens = len(body) / 4 + self.options.get("max_tokens", 0)  # a guess, until the endpoint tells
+        started, next_wait, wait, last = time.monotonic(), self.first_wait_s, 0.0, "it asked for a pause"
+        deadline = started + self.deadline_s
         while True:
+            wait = max(wait, self._pace.paused())
+            if time.monotonic() + wait >= deadline:
+                break
+            time.sleep(wait)
+            own_wait = self._pace.book(tokens)
+            time.sleep(own_wait)
+            deadline += own_wait
             try:
-                return self._once(body, min(self.timeout_s, max(0.001, deadline - time.monotonic())))
+                return self._once(body, min(self.timeout_s, max(0.001, deadline - time.monotonic())), tokens)
             except _TryAgain as error:
-                wait_now = max(wait, error.wait_s)
-                if time.monotonic() + wait_now >= deadline:
-                    raise ChatError(f"{self.url}: no answer within {self.deadline_s:g} s; last: {error}") from error
-                time.sleep(wait_now)
-                wait = min(2 * wait, 60.0)
+                last = str(error)
+                self._pace.pause(error.wait_s)
+            if self._presence.probing():
+                break
+            wait, next_wait = next_wait * _JITTER.uniform(0.5, 1.0), min(2 * next_wait, _LONGEST_WAIT_S)
+        self._presence.gave_up(started, last)
+        raise ChatError(f"{self.url}: no answer within {self.deadline_s:g} s; last: {last}")
 
-    def _once(self, body: bytes, timeout_s: float) -> str:
+    def _once(self, body: bytes, timeout_s: float, booked: float) -> str:
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.api_key_env):
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
         try:
-            with self._opener.open(request, timeout=timeout_s) as response:
-                reply = json.load(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                told = f"HTTP {error.code}: {error.read(300).decode(errors='replace').strip()}"
-            if error.code in _WORTH_ANOTHER_TRY:
-                raise _TryAgain(told, error.headers.get("Retry-After")) from error
-            refused = error.code in _ABOUT_THE_QUESTION
-            raise (ChatRefused if refused else ChatError)(f"{self.url}: {told}") from error
-        except (OSError, HTTPException, ValueError) as error:  # away, cut short, or no JSON
+            reply = self._post.send(self.url, body, headers, timeout_s=timeout_s)
+            told = json.loads(reply.body) if reply.status == 200 else None
+        except ReplyTooLong as error:
+            self._presence.answered()
+            raise ChatRefused(f"{self.url}: {error}") from error
+        except (OSError, HTTPException, ValueError, RecursionError) as error:  # away, cut short, or no JSON
             raise _TryAgain(f"{type(error).__name__}: {error}") from error
+        if reply.status != 200:
+            raise self._failure(reply.status, reply.body.decode(errors="replace").strip(), reply.headers)
+        self._presence.answered()
+        self._pace.correct(_tokens_used(told, booked) - booked)
         try:
-            answer = reply["choices"][0]["message"]["content"]
+            answer = told["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             answer = None
         if not isinstance(answer, str):
             raise ChatRefused(f"{self.url}: the reply has no choices[0].message.content")
-        return answer
+        return answer.encode(errors="replace").decode()  # half a surrogate pair cannot be written to any file
 
-    def _kept(self, request: Mapping[str, Any]) -> Path | None:
-        if self.cache is None:
-            return None
-        key = hashlib.sha256(json.dumps([self.url, request], sort_keys=True).encode()).hexdigest()
-        return self.cache / key[:2] / f"{key[2:32]}.json"
+    def _failure(self, status: int, said: str, headers: Mapping[str, str]) -> Exception:
+        told = f"HTTP {status}: {said}"
+        if status in _WORTH_ANOTHER_TRY:
+            after = {name.lower(): value for name, value in headers.items()}.get("retry-after")
+            return _TryAgain(told, _seconds(after))
+        if status not in _ABOUT_THE_QUESTION:
+            return ChatError(f"{self.url}: {told}")
+        self._presence.answered()
+        return ChatRefused(f"{self.url}: {told}")
 
 
 class _TryAgain(Exception):
     """This try failed; another one may not."""
 
-    def __init__(self, message: str, retry_after: str | None = None) -> None:
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
-        self.wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        self.wait_s = wait_s
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A key is for the host it was given for."""
+def _seconds(retry_after: str | None) -> float:
+    """Of a ``Retry-After``: seconds, or a date; 0 for what is neither.
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Leave a redirection an error."""
-        return
+    >>> _seconds("1.5"), _seconds("soon"), _seconds("Wed, 21 Oct 2015 07:28:00 GMT"), _seconds("nan"), _seconds(None)
+    (1.5, 0.0, 0.0, 0.0, 0.0)
+    """
+    try:
+        wait = float(retry_after or 0)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(str(retry_after))
+            wait = (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
+            wait = 0.0
+    return max(0.0, wait) if math.isfinite(wait) else 0.0
 
 
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{threading.get_ident()}.partial")
-    partial.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+def _tokens_used(told: Any, booked: float) -> float:
+    usage = told.get("usage") if isinstance(told, dict) else None
+    used = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return float(used) if isinstance(used, int) and not isinstance(used, bool) and used >= 0 else booked
