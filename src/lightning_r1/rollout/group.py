@@ -44,8 +44,8 @@ class GroupEngine:
 
     def __init__(self, policy: Policy, codec: Codec, *, max_rows: int = 512) -> None:
         self.policy, self.codec, self.max_rows = policy, codec, max_rows
-        self.layers = cache_layers(policy.model)
         self.version = 0
+        self.layers = cache_layers(policy.model)
 
     def generate(
         self,
