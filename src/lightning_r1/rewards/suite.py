@@ -9,10 +9,21 @@ unless said otherwise. Which rewards a completion gets is decided by its prompt'
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from lightning_r1.rewards.base import BatchReward, InProcessScorer, Reward, Scorer
+from lightning_r1.rewards.base import (
+    BatchReward,
+    InProcessScorer,
+    Item,
+    Pending,
+    Reward,
+    RewardError,
+    Scorer,
+    ThreadScorer,
+    at_once,
+    attribute,
+)
 from lightning_r1.types import Domain, Group, Prompt, RewardScore, ScoredGroup
 
 DOMAINS: tuple[str, ...] = get_args(Domain)
@@ -25,7 +36,8 @@ class RewardSuite:
     Args:
         rewards: by name.
         weights: by name; 1 where nothing is said.
-        scorer: where they run; a :class:`.BatchReward` always runs in this process.
+        scorer: where rules run; a reward that only waits runs in threads of this process, and a
+            :class:`.BatchReward` at the end of a rollout, whatever the scorer. It is closed with the suite.
         routes: by name, the domains a reward is for; every domain where nothing is said.
 
     Raises:
@@ -49,19 +61,34 @@ class RewardSuite:
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in rewards}
         self.routes = {name: tuple((routes or {}).get(name, DOMAINS)) for name in rewards}
         self.scorer: Scorer = scorer or InProcessScorer()
+        self._threads = ThreadScorer()
+        self._started = False
+
+    def asked(self, prompt: Prompt) -> Iterator[str]:
+        """Names of the rewards that are for a prompt."""
+        for name, reward in self.rewards.items():
+            is_for = attribute(reward, "is_for")
+            if prompt.domain in self.routes[name] and (is_for is None or is_for(prompt)):
+                yield name
 
     def check_covers(self, prompts: Iterable[Prompt]) -> None:
         """Refuse prompts that no reward is for: their completions would all be worth the same.
 
         Raises:
-            ValueError: names the first domain without a reward.
+            ValueError: names the first kind of prompt without a reward.
         """
-        for domain in dict.fromkeys(prompt.domain for prompt in prompts):
-            if not any(domain in domains for domains in self.routes.values()):
+        for prompt in prompts:
+            if next(self.asked(prompt), None) is not None:
+                continue
+            if not any(prompt.domain in domains for domains in self.routes.values()):
                 raise ValueError(
-                    f"reward.routes: there are {domain} prompts, but no reward is for them; add {domain!r} to a "
-                    "reward's domains, or leave these prompts out of the data"
+                    f"reward.routes: there are {prompt.domain} prompts, but no reward is for them; add "
+                    f"{prompt.domain!r} to a reward's domains, or leave these prompts out of the data"
                 )
+            raise ValueError(
+                f"reward.rewards: no reward is for prompts like {prompt.id!r}, whose answers are "
+                f"{prompt.answer.get('kind', 'of no kind')!r}; add one that is, or leave these prompts out of the data"
+            )
 
     def to(self, device: Any) -> None:
         """Move the rewards that are models to the device of the rollout."""
@@ -69,33 +96,136 @@ class RewardSuite:
             if move := getattr(reward, "to", None):
                 move(device)
 
+    def start(self) -> None:
+        """Let the rewards prove themselves, and get ready to ask them. Done once; again it does nothing.
+
+        Raises:
+            RewardError: names the first that cannot be used, and why.
+        """
+        if self._started:
+            return
+        self.scorer.start([(name, reward) for name, reward in self.rewards.items() if self._is_a_rule(reward)])
+        for name, reward in self.rewards.items():
+            if start := attribute(reward, "start"):
+                try:
+                    start()
+                except (ValueError, RuntimeError) as error:
+                    raise RewardError(f"reward.rewards.{name}: {error}") from error
+        self._started = True
+
+    def watch(self, step: int) -> dict[str, float]:
+        """What the rewards have to say about themselves after a rollout, by log name.
+
+        Args:
+            step: optimizer steps so far.
+
+        Raises:
+            RewardError: if one of them wants the run to stop.
+        """
+        metrics: dict[str, float] = {}
+        for name, reward in self.rewards.items():
+            if watch := attribute(reward, "watch"):
+                try:
+                    metrics |= watch(step)
+                except (ValueError, RuntimeError) as error:
+                    raise RewardError(f"reward.rewards.{name}: {error}") from error
+        return metrics
+
+    def close(self) -> None:
+        """Let go of whatever the rewards and their scorers hold."""
+        self._threads.close()
+        self.scorer.close()
+        for reward in self.rewards.values():
+            if close := attribute(reward, "close"):
+                close()
+
+    def open(self) -> Scoring:
+        """Begin to score a rollout that is still being sampled."""
+        self.start()
+        return Scoring(self)
+
     def score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
         """Rewards of every completion of every group; a breakdown holds those that its prompt has."""
-        breakdowns: list[dict[str, list[RewardScore]]] = [{} for _ in groups]
-        for name, reward in self.rewards.items():
-            routed = [place for place, group in enumerate(groups) if group.prompt.domain in self.routes[name]]
-            items = [(groups[place].prompt, completion) for place in routed for completion in groups[place].completions]
-            if not items:
-                continue
-            # a model stays where its weights are; workers are for rules
-            scorer = InProcessScorer() if isinstance(reward, BatchReward) else self.scorer
-            scores = iter(scorer.score(name, reward, items))
-            for place in routed:
-                breakdowns[place][name] = [next(scores) for _ in groups[place].completions]
-        return [self._scored(group, breakdown) for group, breakdown in zip(groups, breakdowns, strict=True)]
+        scoring = self.open()
+        for place, group in enumerate(groups):
+            scoring.add(place, group)
+        return scoring.result()
 
-    def _scored(self, group: Group, breakdown: Mapping[str, Sequence[RewardScore]]) -> ScoredGroup:
-        totals = (
-            self._total({name: scores[place] for name, scores in breakdown.items()})
-            for place in range(len(group.completions))
-        )
-        return ScoredGroup(group, tuple(totals), breakdown)
+    def scorer_of(self, reward: Reward) -> Scorer:
+        """Where a reward runs that is no :class:`.BatchReward`."""
+        return self.scorer if self._is_a_rule(reward) else self._threads
 
-    def _total(self, scores: Mapping[str, RewardScore]) -> float:
+    @staticmethod
+    def _is_a_rule(reward: Reward) -> bool:
+        return not isinstance(reward, BatchReward) and not at_once(reward)
+
+    def total(self, scores: Mapping[str, RewardScore]) -> float:
         """The weighted sum, or NaN where a part is no honest reward."""
         if not all(score.outcome.counts for score in scores.values()):
             return math.nan
         return sum(self.weights[name] * score.value for name, score in scores.items())
+
+
+class Scoring:
+    """The rewards of a rollout whose groups are whole one after the other; see :meth:`RewardSuite.open`.
+
+    What takes time elsewhere begins when a group is added. What runs here, on the device that samples,
+    waits for the end.
+    """
+
+    def __init__(self, suite: RewardSuite) -> None:
+        self._suite = suite
+        self._groups: dict[int, Group] = {}
+        self._pending: dict[int, dict[str, Pending | None]] = {}
+
+    def add(self, place: int, group: Group) -> None:
+        """Begin to score a group; ``place`` is that of its prompt."""
+        items = _items(group)
+        self._groups[place] = group
+        # a batch reward has its name in the breakdown, and is asked at the end
+        self._pending[place] = {
+            name: None if isinstance(reward, BatchReward) else self._suite.scorer_of(reward).begin(name, reward, items)
+            for name in self._suite.asked(group.prompt)
+            for reward in [self._suite.rewards[name]]
+        }
+
+    def result(self) -> list[ScoredGroup]:
+        """All groups with their rewards, in the order of places.
+
+        Raises:
+            RewardError: if a reward cannot be asked at all.
+        """
+        together = self._together()
+        scored = []
+        for place in sorted(self._groups):
+            group = self._groups[place]
+            breakdown = {
+                name: [next(together[name]) for _ in group.completions] if pending is None else pending.result()
+                for name, pending in self._pending[place].items()
+            }
+            totals = (
+                self._suite.total({name: scores[number] for name, scores in breakdown.items()})
+                for number in range(len(group.completions))
+            )
+            scored.append(ScoredGroup(group, tuple(totals), breakdown))
+        return scored
+
+    def _together(self) -> dict[str, Iterator[RewardScore]]:
+        """The scores of each batch reward, over all groups that it is for."""
+        items: dict[str, list[Item]] = {}
+        for place in sorted(self._groups):
+            for name, pending in self._pending[place].items():
+                if pending is None:
+                    items.setdefault(name, []).extend(_items(self._groups[place]))
+        here = InProcessScorer()
+        return {
+            name: iter(here.score(name, self._suite.rewards[name], items[name]) if items[name] else ())
+            for name in items
+        }
+
+
+def _items(group: Group) -> list[Item]:
+    return [(group.prompt, completion) for completion in group.completions]
 
 
 def check_routes(rewards: Iterable[str], routes: Routes) -> None:

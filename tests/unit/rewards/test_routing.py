@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lightning_r1.rewards.base import BatchReward, InProcessScorer, Item, Reward, score_one
+from lightning_r1.rewards.base import BatchReward, InProcessScorer, Item, Pending, Reward, score_one
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.types import Completion, Group, Outcome, Prompt, RewardScore
 
@@ -70,10 +70,10 @@ def test_each_domain_has_the_papers_rewards_and_no_others() -> None:
 def test_a_reward_is_not_asked_about_prompts_it_is_not_for() -> None:
     asked: list[tuple[str, list[str]]] = []
 
-    class Remembering:
-        def score(self, name: str, reward: Reward, items: Sequence[Item]) -> list[RewardScore]:
+    class Remembering(InProcessScorer):
+        def begin(self, name: str, reward: Reward, items: Sequence[Item]) -> Pending:
             asked.append((name, [prompt.domain for prompt, _ in items]))
-            return InProcessScorer().score(name, reward, items)
+            return super().begin(name, reward, items)
 
     suite = RewardSuite(
         {"rule": constant(1.0), "all": constant(1.0), "none here": constant(1.0)},
@@ -81,7 +81,7 @@ def test_a_reward_is_not_asked_about_prompts_it_is_not_for() -> None:
         scorer=Remembering(),
     )
     suite.score([group("harmless", "a"), group("reasoning", "b", "c")])
-    assert asked == [("rule", ["harmless", "reasoning", "reasoning"]), ("all", ["harmless", "reasoning", "reasoning"])]
+    assert asked == [(name, domains) for domains in (["harmless"], ["reasoning"] * 2) for name in ("rule", "all")]
 
 
 def test_what_cannot_be_scored_elsewhere_takes_nothing_out_here() -> None:
@@ -142,8 +142,8 @@ def test_a_batch_reward_is_asked_once_about_everything_it_is_for() -> None:
 
 
 def test_a_batch_reward_stays_here_whatever_the_scorer() -> None:
-    class Elsewhere:
-        def score(self, name: str, reward: Reward, items: Sequence[Item]) -> list[RewardScore]:
+    class Elsewhere(InProcessScorer):
+        def begin(self, name: str, reward: Reward, items: Sequence[Item]) -> Pending:
             raise AssertionError(name)
 
     assert RewardSuite({"length": Length()}, scorer=Elsewhere()).score([group("helpful", "ab")])[0].rewards == (2.0,)

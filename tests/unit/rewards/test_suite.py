@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from helpers.engine import ScriptedEngine
 from helpers.prompts import number_prompt
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.accuracy import Accuracy
-from lightning_r1.rewards.base import InProcessScorer, Item, Reward, score_one
+from lightning_r1.rewards.base import InProcessScorer, Item, Pending, Reward, score_one
 from lightning_r1.rewards.format import Format
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.types import Completion, Group, Outcome, Prompt, RewardScore, Sampling
@@ -158,16 +159,26 @@ def test_a_part_of_weight_zero_that_fails_still_takes_it_out(codec: Codec) -> No
     assert all(math.isnan(reward) for group in suite.score(two_groups(codec)) for reward in group.rewards)
 
 
-def test_each_reward_runs_once_over_everything(codec: Codec) -> None:
+def test_each_reward_is_asked_once_about_each_group(codec: Codec) -> None:
     calls: list[tuple[str, int]] = []
 
-    class Counting:
-        def score(self, name: str, reward: Reward, items: list[Item]) -> list[RewardScore]:
+    class Counting(InProcessScorer):
+        def begin(self, name: str, reward: Reward, items: Sequence[Item]) -> Pending:
             calls.append((name, len(items)))
-            return InProcessScorer().score(name, reward, items)
+            return super().begin(name, reward, items)
 
-    RewardSuite({"a": length, "b": length}, scorer=Counting()).score(two_groups(codec))
-    assert calls == [("a", 4), ("b", 4)]
+    scored = RewardSuite({"a": length, "b": length}, scorer=Counting()).score(two_groups(codec))
+    assert calls == [("a", 2), ("b", 2)] * 2
+    assert [list(group.breakdown) for group in scored] == [["a", "b"]] * 2
+
+
+def test_groups_may_come_in_any_order(codec: Codec) -> None:
+    groups = two_groups(codec)
+    suite = RewardSuite({"length": length})
+    scoring = suite.open()
+    scoring.add(1, groups[1])
+    scoring.add(0, groups[0])
+    assert scoring.result() == suite.score(groups)
 
 
 def test_unknown_weights_are_refused() -> None:
