@@ -44,6 +44,10 @@ BROKEN = {
         r"reward.routes.accuracy: 'maths' is no domain; choose from \['reasoning', 'helpful', 'harmless'\]",
     ),
     "programs_have_a_grader": (["eval=livecodebench"], "eval=livecodebench: .* no code grader yet; leave the set out"),
+    "rewards_of_length_end_where_sampling_does": (
+        ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
+        r"reward.rewards.overlong.max_tokens=1000: completions end at algo.sampling.max_new_tokens=32768; make them eq",
+    ),
     "clipping_is_not_lightnings": (["+trainer.gradient_clip_val=1.0"], "phase.module.max_grad_norm"),
     "precision_needs_no_loss_scaling": (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
     "steps_are_counted": (["trainer.max_steps=0"], "trainer.max_steps=0"),
@@ -79,6 +83,15 @@ def test_programs_to_train_on_need_a_reward_of_ones_own() -> None:
     with pytest.raises(ConfigError, match=r"data: its answers are programs, .* train with a reward of your own"):
         check_rules(config("data=codeforces"))
     check_rules(config("data=codeforces", "reward.rewards.accuracy._target_=lightning_r1.rewards.format.Format"))
+
+
+def test_a_length_reward_fits_the_algorithm() -> None:
+    check_rules(config("reward=dapo", "algo=dapo"))
+    check_rules(config("reward=cosine"))
+    with pytest.raises(ConfigError, match=r"overlong.cache_tokens=4096: expected 1 to max_tokens=512, e.g. 102"):
+        check_rules(config("reward=dapo", "algo=grpo"))
+    with pytest.raises(ConfigError, match=r"reward.rewards.cosine.max_tokens=1: completions end at"):
+        check_rules(config("reward=cosine", "reward.rewards.cosine.max_tokens=1"))
 
 
 def test_the_correction_allows_a_truncated_sampler() -> None:

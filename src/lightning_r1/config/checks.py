@@ -254,6 +254,25 @@ def programs_have_a_grader(config: Config) -> None:
 
 
 @rule
+def rewards_of_length_end_where_sampling_does(config: Config) -> None:
+    """What no completion can reach is never punished; what all reach is punished always."""
+    limit = get(config, "algo.sampling.max_new_tokens")
+    for name, reward in (get(config, "reward.rewards") or {}).items():
+        key, most, cache = f"reward.rewards.{name}", reward.get("max_tokens"), reward.get("cache_tokens")
+        if not str(reward.get("_target_")).endswith((".SoftOverlong", ".CosineLength")) or limit is None:
+            continue
+        if most != limit:
+            raise ConfigError(
+                f"{key}.max_tokens={most}: completions end at algo.sampling.max_new_tokens={limit}; make them equal, "
+                "e.g. by leaving it at ${algo.sampling.max_new_tokens}"
+            )
+        if cache is not None and not 0 < cache <= limit:
+            raise ConfigError(
+                f"{key}.cache_tokens={cache}: expected 1 to max_tokens={limit}, e.g. {max(limit // 5, 1)}"
+            )
+
+
+@rule
 def clipping_is_not_lightnings(config: Config) -> None:
     """In manual optimization Lightning refuses to clip."""
     if get(config, "trainer.gradient_clip_val") is not None:

@@ -1,8 +1,10 @@
 """The language-consistency reward: share of the thinking's words that are in the target language.
 
 R1 adds it to the other rewards of its reasoning RL directly (arXiv 2501.12948 v2, eq. 7 and section 3.2.1).
-It says nothing about sense: "the the the" earns 1. What it should be worth beside accuracy is a matter of
-``reward.weights.language``; the paper's weight is 1.
+It says nothing about sense: "the the the" earns 1, and so does good prose with a wrong answer. It is added and not
+multiplied with accuracy, as in the paper, so that it also tells wrong answers of a group apart; what it should be
+worth is a matter of ``reward.weights.language``, the paper's weight is 1. :class:`.Repetition` is for "the the the".
+Thinking that is empty, or formulas and code alone, earns nothing. The answer is not looked at.
 """
 
 from __future__ import annotations

@@ -46,6 +46,40 @@ def test_no_words_earn_nothing(text: str) -> None:
         assert "0 words of thinking" in verdict.detail
 
 
+def test_what_it_can_be_made_to_pay_for() -> None:
+    """It is added to other rewards for a reason, and these are what those others are for."""
+    reward = LanguageConsistency(Tags())
+    assert score(reward, "<think>the the the the the</think><answer>1</answer>").value == 1  # Repetition
+    assert score(reward, "<think>Lovely weather.</think><answer>wrong</answer>").value == 1  # Accuracy
+    assert score(reward, "<think>So</think>").value == 1  # Format, and min_words
+    assert score(reward, "<think>So</think><answer>答案是七</answer>").value == 1  # the answer is not looked at
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        "$x = 3$ \\[ y = 4 \\] \\frac{1}{2} 3 + 4 = 7",  # formulas alone
+        "```python\nprint('so we add')\n```",  # code alone
+        "```so we add and never close the fence",
+        "`so we add`",
+        "https://example.com/so/we/add",
+        "</b><b></i>",
+        " \n \t ",
+        "12345 ... !!! ---",
+        "x y z n m k",  # names of variables
+    ],
+)
+def test_what_holds_no_words_earns_nothing(thinking: str) -> None:
+    for language in ("en", "zh"):
+        assert score(LanguageConsistency(Tags()), f"<think>{thinking}</think>so", language).value == 0
+
+
+def test_hiding_the_other_language_in_code_does_not_lower_what_stands_outside() -> None:
+    """What is fenced is no language: it neither pays nor costs."""
+    assert score(LanguageConsistency(Tags()), "<think>So we add ```所以我们``` them</think>").value == 1
+    assert score(LanguageConsistency(Tags()), "<think>```所以我们```</think>").value == 0
+
+
 def test_fewest_words() -> None:
     reward = LanguageConsistency(Tags(), min_words=3)
     assert score(reward, "<think>two words</think>").value == 0.0
