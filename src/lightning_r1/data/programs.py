@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lightning_r1.data.asserts import calls_of
 from lightning_r1.data.readers import Fields, Problem, Reader, short, text_of
 
 _PROGRAM = "Write a program in Python that reads from standard input and writes to standard output."
@@ -54,7 +55,9 @@ def _apps(fields: Fields) -> Problem:
     pairs = list(zip(tests.get("inputs", ()), tests.get("outputs", ()), strict=False))
     question = text_of(fields["question"], "question").strip()
     if function := tests.get("fn_name"):
-        gold = _function(function, pairs)
+        # most problems have each value in a list of its own; the data set's own judge takes either form
+        wrapped = all(isinstance(value, list) and len(value) == 1 for _, value in pairs)
+        gold = _function(function, [(given, value[0] if wrapped else value) for given, value in pairs])
         return Problem(f"{question}\n\n{_asks_function(function, fields.get('starter_code'))}", gold)
     gold = {"kind": "code", "tests": _tests((_lines(given), _lines(wanted)) for given, wanted in pairs)}
     return Problem(f"{question}\n\n{_PROGRAM}", gold)
@@ -77,6 +80,20 @@ def _livecodebench(fields: Fields) -> Problem:
     return Problem(f"{question}\n\n{_PROGRAM}", gold, str(fields["question_id"]))
 
 
+def _mbpp(fields: Fields) -> Problem:
+    """Three asserts, taken apart; the first is shown, since the text alone does not say how the function is called."""
+    if fields["test_setup_code"]:
+        raise ValueError("key 'test_setup_code': code that runs before the tests, which the grader does not do")
+    asserts = list(fields["test_list"] or ())
+    try:
+        function, calls = calls_of([text_of(one, "test_list") for one in asserts])
+    except ValueError as error:
+        raise ValueError(f"key 'test_list': {error}") from error
+    example = f" For example:\n{_fenced(asserts[0])}" if calls else ""
+    asked = f"{text_of(fields['text'], 'text').strip()}\n\n{_asks_function(function, None)}{example}"
+    return Problem(asked, _function(function, calls), str(fields["task_id"]))
+
+
 PROGRAM_READERS = {
     "codeforces": Reader(
         (
@@ -95,6 +112,7 @@ PROGRAM_READERS = {
         _livecodebench,
         gold="public_test_cases",
     ),
+    "mbpp": Reader(("task_id", "text", "test_list", "test_setup_code"), _mbpp, gold="test_list"),
 }  # fmt: skip
 
 

@@ -143,7 +143,8 @@ class SourceRows(Source[Row]):
         self,
         path: str,
         *,
-        reader: Literal["gsm8k", "math", "dapo", "hh_first_turn", "codeforces", "apps", "livecodebench"] | None = None,
+        reader: Literal["gsm8k", "math", "dapo", "hh_first_turn", "codeforces", "apps", "livecodebench", "mbpp"]
+        | None = None,
         question: str = "question",
         answer: str | None = "answer",
         kind: str | None = None,

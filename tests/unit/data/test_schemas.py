@@ -238,6 +238,61 @@ def test_apps(tmp_path: Path) -> None:
         rows_of("apps", jsonl(tmp_path / "broken.jsonl", [rows[2]]), "data.rows.bad_rows=refuse")
 
 
+def test_apps_values_in_lists_of_their_own(tmp_path: Path) -> None:
+    def outputs(*values: Any) -> list[str]:
+        tests = {"fn_name": "f", "inputs": [[1]] * len(values), "outputs": list(values)}
+        facts = {"id": 0, "solutions": "[]", "difficulty": "x", "url": "x", "starter_code": ""}
+        row = {"question": "?", "input_output": json.dumps(tests), **facts}
+        (read,) = rows_of("apps", jsonl(tmp_path / "train.jsonl", [row]))
+        return [test["output"] for test in read.answer["tests"]]
+
+    assert outputs([2], [[3]]) == ["2", "[3]"]
+    assert outputs([2], 3) == ["[2]", "3"]
+    assert outputs([2], [3, 4]) == ["[2]", "[3, 4]"]
+
+
+def mbpp_row(*asserts: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "task_id": 7, "text": "Add a number to each. ", "code": "def add_all(xs, x): ...", "test_list": list(asserts),
+        "test_setup_code": "", "challenge_test_list": [], **fields,
+    }  # fmt: skip
+
+
+def test_mbpp(tmp_path: Path) -> None:
+    good = ["assert add_all([1, 2],3) == (4, 5)", "assert add_all([], -1)==[]"]
+    rows = [
+        mbpp_row(*good),
+        mbpp_row("assert add_all((1, 2), 3) == 1"),
+        mbpp_row("assert set(add_all([1], 3)) == {4}"),
+        mbpp_row(*good, "assert add([1], 3) == 1"),
+        mbpp_row(*good, test_setup_code="import math"),
+        mbpp_row(),
+    ]
+    data = data_of("mbpp", hub_copy(tmp_path / "mbpp", {"full": {"train": rows}, "sanitized": {"train": rows[:1]}}))
+    (only,) = data.rows
+    assert data.rows.left_out == {"unusable": 5}
+    assert only.id == "mbpp/7"
+    assert only.question == (
+        "Add a number to each.\n\nWrite a Python function `add_all`. For example:\n"
+        "```\nassert add_all([1, 2],3) == (4, 5)\n```"
+    )
+    assert only.answer == {
+        "kind": "code",
+        "function": "add_all",
+        "tests": [{"input": "[[1, 2], 3]", "output": "[4, 5]"}, {"input": "[[], -1]", "output": "[]"}],
+    }
+    for row, message in (
+        (rows[1], r"key 'test_list': assert 0: JSON has no argument of type tuple"),
+        (rows[2], r"key 'test_list': assert 0: expected `assert function\(literal, ...\) == literal`"),
+        (rows[3], r"key 'test_list': asserts of add_all and add: expected all of one function"),
+        (rows[4], r"key 'test_setup_code': code that runs before the tests"),
+        (rows[5], r"key 'test_list': answer\.tests is missing or empty"),
+    ):
+        path = hub_copy(tmp_path / "bad", {"full": {"train": [row]}})
+        with pytest.raises(DataError, match=message):
+            rows_of("mbpp", path, "data.rows.bad_rows=refuse")
+
+
 class Hostile:
     """Unpickling it writes a file."""
 
