@@ -15,7 +15,6 @@ from typing import Any
 
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.callbacks.score_tables import comparisons, scores
-from lightning_r1.config.build import build_codec
 from lightning_r1.config.build_evaluation import (
     EvaluationSet,
     build_evaluation_sets,
@@ -23,6 +22,7 @@ from lightning_r1.config.build_evaluation import (
     check_evaluation,
     launch,
 )
+from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.evaluation.comparison import Comparison, compare

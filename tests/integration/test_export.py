@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.runs import coin_rl, largest_difference, weights
 from lightning_r1 import train as train_module
-from lightning_r1.config.build import Run, build, build_policy
+from lightning_r1.config.build import Run, build
+from lightning_r1.config.build_policy import build_policy
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.types import Prompt, Sampling
 

@@ -198,7 +198,7 @@ def trl(work: Work) -> Measured:
     from trl import GRPOConfig, GRPOTrainer
 
     from lightning_r1.callbacks.console import quiet
-    from lightning_r1.config.build import build_policy
+    from lightning_r1.config.build_policy import build_policy
     from lightning_r1.config.compose import compose_config
     from lightning_r1.data.datamodule import PromptDataModule
     from lightning_r1.data.operators import operators_rows

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,19 +20,15 @@ from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
+from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures, locate
-from lightning_r1.data.lessons import other_tokenizer
 from lightning_r1.data.rows import as_prompts
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.export import read_card
-from lightning_r1.models.identity import vocabulary_hash
-from lightning_r1.models.load import build_model, load_model
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
-from lightning_r1.models.tokenizer import load_tokenizer, number_tokenizer
 from lightning_r1.modules.phase import Phase
 from lightning_r1.rewards.accuracy import Accuracy
 from lightning_r1.rewards.suite import RewardSuite
@@ -85,7 +80,8 @@ def build(config: Mapping[str, Any]) -> Run:
     else:
         codec, policy = build_policy(config)
         engine: RolloutEngine = _call(config["rollout"], policy=policy, codec=codec)
-        module = _module(config, policy, codec, engine, datamodule)
+        tokenise(config, datamodule, codec)
+        module = build_module(config, policy, codec, engine, datamodule)
         evaluation = _evaluation(config, policy, codec, engine, run_dir)
     callbacks: list[L.Callback] = [
         ConsoleProgress(**config["callbacks"]["console"]),  # before the evaluation, which reports to it
@@ -95,66 +91,6 @@ def build(config: Mapping[str, Any]) -> Run:
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
     return Run(config, run_dir, codec, module, datamodule, trainer, evaluation)
-
-
-def build_codec(config: Mapping[str, Any]) -> Codec:
-    """The model's tokenizer with the template.
-
-    Raises:
-        ConfigError: if there is no model to load, or it was trained under another template.
-    """
-    path = config["model"]["path"]
-    template = instantiate(config["template"], _convert_="all")
-    if path is None:
-        return Codec(template, number_tokenizer())
-    with _loading(path):
-        codec = Codec(template, load_tokenizer(path))
-    made_under = read_card(path).get("template_fingerprint", codec.fingerprint())
-    if made_under != codec.fingerprint():
-        raise ConfigError(
-            f"template={template.name}: {path} was trained under another template ({made_under}, this one is "
-            f"{codec.fingerprint()}); choose the one it was trained with"
-        )
-    return codec
-
-
-def build_policy(config: Mapping[str, Any]) -> tuple[Codec, Policy]:
-    """The model with its tokenizer and template; see :func:`build_codec`."""
-    model, codec = config["model"], build_codec(config)
-    loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
-    if model["path"] is None:
-        return codec, Policy(build_model(model["architecture"], codec.tokenizer, **loading))
-    with _loading(model["path"]):
-        return codec, Policy(load_model(model["path"], **loading))
-
-
-@contextmanager
-def _loading(path: str) -> Iterator[None]:
-    """Say in one line what transformers says in many."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"model.path={path}: it cannot be loaded ({str(error).splitlines()[0]}); set it to a folder with a whole "
-            "model, or to a hub id that can be reached"
-        ) from error
-
-
-def build_teacher(config: Mapping[str, Any], codec: Codec) -> Policy:
-    """The model at ``teacher`` to learn from.
-
-    Args:
-        config: resolved.
-        codec: of the student.
-
-    Raises:
-        ConfigError: if it has another tokenizer than the student, or was trained under another template.
-    """
-    path = config["teacher"]["path"]
-    its, own = vocabulary_hash(load_tokenizer(path)), vocabulary_hash(codec.tokenizer)
-    if its != own:
-        raise ConfigError(other_tokenizer(f"teacher.path={path}: it", its, codec, own))
-    return build_policy({**config, "model": config["teacher"]})[1]
 
 
 def build_rewards(config: Mapping[str, Any], codec: Codec) -> RewardSuite:
@@ -167,7 +103,7 @@ def build_rewards(config: Mapping[str, Any], codec: Codec) -> RewardSuite:
 def build_reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
     """One reward; a class that asks for ``tags`` gets the template's, a function its options."""
     target = locate(node["_target_"], f"{path}._target_")
-    options = {key: value for key, value in node.items() if key != "_target_"}
+    options = {key: _built(value) for key, value in node.items() if key != "_target_"}
     signature = inspect.signature(target)
     given = () if inspect.isclass(target) else ("prompt", "completion")
     if "tags" in signature.parameters:
@@ -179,22 +115,51 @@ def build_reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
     return partial(target, **options) if given else target(**options)
 
 
-def _module(config: Mapping[str, Any], policy: Policy, codec: Codec, engine: RolloutEngine, datamodule: Any) -> Phase:
-    """The phase's LightningModule."""
+def _built(value: Any) -> Any:
+    """An option of a reward that is an object of its own."""
+    return instantiate(value, _convert_="all") if isinstance(value, Mapping) and "_target_" in value else value
+
+
+def tokenise(config: Mapping[str, Any], datamodule: Any, codec: Codec) -> None:
+    """Make the prompts or traces of a phase, once; raw text is cut when it is learned."""
+    if config["phase"]["kind"] != "text":
+        datamodule.tokenise(codec)
+
+
+def build_module(
+    config: Mapping[str, Any],
+    policy: Policy,
+    codec: Codec,
+    engine: RolloutEngine,
+    datamodule: Any,
+    rewards: RewardSuite | None = None,
+) -> Phase:
+    """The phase's LightningModule.
+
+    Args:
+        config: resolved.
+        policy: if it is hollow, the teacher is as well.
+        codec: template and tokenizer.
+        engine: samples from the policy.
+        datamodule: tokenised.
+        rewards: built already; else they are built here.
+
+    Raises:
+        ConfigError: if prompts, completions or traces do not fit the model's context.
+    """
     parts = _parts(config, policy, codec)
     if config["phase"]["kind"] == "text":
         return _call(config["phase"]["module"], data=datamodule, **parts)
-    datamodule.tokenise(codec)
     if config["phase"]["kind"] == "sft":
         _traces_fit_context(policy, datamodule.longest)
         return _call(config["phase"]["module"], data=datamodule, **parts)
     if config["phase"]["kind"] == "distill":
-        parts["teacher"] = build_teacher(config, codec)
+        parts["teacher"] = build_teacher(config, codec, hollow=policy.model.device.type == "meta")
     algorithm = instantiate(config["algo"])
     check_context(
         _context(policy), datamodule.longest, algorithm.sampling, key="algo.sampling", fix="data.max_prompt_tokens"
     )
-    rewards = build_rewards(config, codec)
+    rewards = rewards or build_rewards(config, codec)
     rewards.check_covers([*datamodule.train, *datamodule.general])
     return _call(
         config["phase"]["module"],

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from lightning_r1.config.build import build_policy, build_sets, check
+from lightning_r1.config.build import build_sets, check
+from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.compose import CONF
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.models.codec import Codec

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from lightning_r1.config.build import build_policy, build_reward, build_rewards, check, check_context
+from lightning_r1.config.build import build_reward, build_rewards, check, check_context
+from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.experience.rewriting import INSTRUCTION, Rewriter
 from lightning_r1.experience.selection import Selection

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from lightning_r1.config.build import build_policy, check
+from lightning_r1.config.build import check
+from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.lessons import MadeFrom
 from lightning_r1.experience.teaching import LOGPROB_DTYPES

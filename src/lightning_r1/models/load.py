@@ -33,6 +33,15 @@ def load_model(
     return AutoModelForCausalLM.from_pretrained(str(path), **options)
 
 
+def hollow_model(
+    path: str | Path, *, dtype: str = "float32", attention: str = "sdpa", dropout: float = 0.0
+) -> PreTrainedModel:
+    """What :func:`load_model` would give, without its weights: on the ``meta`` device, from ``config.json`` alone."""
+    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(options.pop("config"), **options)
+
+
 def loading_options(path: str | Path, *, dtype: str, attention: str, dropout: float, **fields: Any) -> dict[str, Any]:
     """Config, dtype and attention for ``from_pretrained``; ``fields`` replace the config's own.
 

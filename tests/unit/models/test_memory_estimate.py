@@ -58,7 +58,6 @@ def test_an_update_takes_what_was_estimated(case: int, measured: list[float]) ->
     estimated = (2 * size.weights + size.states[32] + activations) / MIB
     assert measured[case] > 40  # far above what a process needs besides
     assert estimated == pytest.approx(measured[case], rel=0.12)
-    print("RATIO", case, estimated, measured[case])
 
 
 def test_a_rollout_takes_what_was_estimated(measured: list[float]) -> None:
@@ -66,7 +65,6 @@ def test_a_rollout_takes_what_was_estimated(measured: list[float]) -> None:
     estimated = (rollout_peak(config, **ROLLOUT, sample=sampled, on_cpu=True) + size.weights) / MIB
     assert measured[-1] > 40
     assert estimated == pytest.approx(measured[-1], rel=0.2)
-    print("RATIO", estimated, measured[-1])
 
 
 def sampled(logits: torch.Tensor) -> object:

@@ -1,0 +1,86 @@
+"""From a resolved config to the model with its tokenizer and template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.data.lessons import other_tokenizer
+from lightning_r1.models.codec import Codec
+from lightning_r1.models.export import read_card
+from lightning_r1.models.identity import vocabulary_hash
+from lightning_r1.models.load import build_model, hollow_model, load_model
+from lightning_r1.models.policy import Policy
+from lightning_r1.models.tokenizer import load_tokenizer, number_tokenizer
+
+
+def build_codec(config: Mapping[str, Any]) -> Codec:
+    """The model's tokenizer with the template.
+
+    Raises:
+        ConfigError: if there is no model to load, or it was trained under another template.
+    """
+    path = config["model"]["path"]
+    template = instantiate(config["template"], _convert_="all")
+    if path is None:
+        return Codec(template, number_tokenizer())
+    with _loading(path):
+        codec = Codec(template, load_tokenizer(path))
+    made_under = read_card(path).get("template_fingerprint", codec.fingerprint())
+    if made_under != codec.fingerprint():
+        raise ConfigError(
+            f"template={template.name}: {path} was trained under another template ({made_under}, this one is "
+            f"{codec.fingerprint()}); choose the one it was trained with"
+        )
+    return codec
+
+
+def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Codec, Policy]:
+    """The model with its tokenizer and template; see :func:`build_codec`.
+
+    Args:
+        config: resolved.
+        hollow: without weights, on the ``meta`` device: for who only asks what it would be.
+    """
+    model, codec = config["model"], build_codec(config)
+    loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
+    if model["path"] is None:
+        with torch.device("meta") if hollow else nullcontext():
+            return codec, Policy(build_model(model["architecture"], codec.tokenizer, **loading))
+    with _loading(model["path"]):
+        return codec, Policy((hollow_model if hollow else load_model)(model["path"], **loading))
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """Say in one line what transformers says in many."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"model.path={path}: it cannot be loaded ({str(error).splitlines()[0]}); set it to a folder with a whole "
+            "model, or to a hub id that can be reached"
+        ) from error
+
+
+def build_teacher(config: Mapping[str, Any], codec: Codec, *, hollow: bool = False) -> Policy:
+    """The model at ``teacher`` to learn from.
+
+    Args:
+        config: resolved.
+        codec: of the student.
+        hollow: as in :func:`build_policy`.
+
+    Raises:
+        ConfigError: if it has another tokenizer than the student, or was trained under another template.
+    """
+    path = config["teacher"]["path"]
+    its, own = vocabulary_hash(load_tokenizer(path)), vocabulary_hash(codec.tokenizer)
+    if its != own:
+        raise ConfigError(other_tokenizer(f"teacher.path={path}: it", its, codec, own))
+    return build_policy({**config, "model": config["teacher"]}, hollow=hollow)[1]
