@@ -75,11 +75,11 @@ def build(config: Mapping[str, Any]) -> Run:
     if config["phase"]["kind"] == "reward_model":
         codec = build_codec(config)
         parts = _parts(config, build_reward_model(config, codec), codec)
-        module = _call(config["phase"]["module"], data=datamodule, **parts)
+        module = call_with(config["phase"]["module"], data=datamodule, **parts)
         evaluation = build_example_evaluation(config, datamodule)
     else:
         codec, policy = build_policy(config)
-        engine: RolloutEngine = _call(config["rollout"], policy=policy, codec=codec)
+        engine: RolloutEngine = call_with(config["rollout"], policy=policy, codec=codec)
         tokenise(config, datamodule, codec)
         module = build_module(config, policy, codec, engine, datamodule)
         evaluation = _evaluation(config, policy, codec, engine, run_dir)
@@ -149,10 +149,10 @@ def build_module(
     """
     parts = _parts(config, policy, codec)
     if config["phase"]["kind"] == "text":
-        return _call(config["phase"]["module"], data=datamodule, **parts)
+        return call_with(config["phase"]["module"], data=datamodule, **parts)
     if config["phase"]["kind"] == "sft":
         _traces_fit_context(policy, datamodule.longest)
-        return _call(config["phase"]["module"], data=datamodule, **parts)
+        return call_with(config["phase"]["module"], data=datamodule, **parts)
     if config["phase"]["kind"] == "distill":
         parts["teacher"] = build_teacher(config, codec, hollow=policy.model.device.type == "meta")
     algorithm = instantiate(config["algo"])
@@ -161,7 +161,7 @@ def build_module(
     )
     rewards = rewards or build_rewards(config, codec)
     rewards.check_covers([*datamodule.train, *datamodule.general])
-    return _call(
+    return call_with(
         config["phase"]["module"],
         algorithm=algorithm,
         engine=engine,
@@ -258,7 +258,7 @@ def _loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
 def _trainer(
     config: Mapping[str, Any], callbacks: list[L.Callback], loggers: list[Logger], *, max_steps: int
 ) -> L.Trainer:
-    return _call(
+    return call_with(
         config["trainer"],
         max_steps=max_steps,
         strategy=config["parallel"]["strategy"],
@@ -275,6 +275,6 @@ def _trainer(
     )
 
 
-def _call(node: Mapping[str, Any], **objects: Any) -> Any:
+def call_with(node: Mapping[str, Any], **objects: Any) -> Any:
     """Instantiate a node with objects of ours besides; Hydra itself would turn dataclasses into configs."""
     return instantiate(node, _partial_=True, _convert_="all")(**objects)
