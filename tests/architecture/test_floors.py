@@ -17,6 +17,7 @@ FLOORS = {
     "optim": 2,
     "parallel": 2,
     "remote": 2,
+    "sandbox": 2,
     "data": 3,
     "rewards": 3,
     "rollout": 3,
