@@ -26,7 +26,7 @@ SAID = {
 }
 PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach")
 NOT_TRAIN = {"pipeline", "benchmark", "sample", "local", "hydra", "paths"}
-PROGRAMS = {("eval", "livecodebench"), ("eval", "codeforces"), ("data", "codeforces"), ("data", "apps")}
+PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for
 PHASE_OF = {
     ("trainer", "epochs"): "reasoning_rl",
@@ -77,12 +77,9 @@ def test_every_choice_composes_binds_and_passes_the_rules(
     group: str, choice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phase = [f"phase={PHASE_OF[group, choice]}"] if (group, choice) in PHASE_OF else []
-    config = compose(f"{group}={choice}", *phase)
+    reward = ["reward=rules_and_code"] if (group, choice) in PROGRAMS else []
+    config = compose(f"{group}={choice}", *phase, *reward)
     check_signatures(config)
-    if (group, choice) in PROGRAMS:
-        with pytest.raises(ConfigError, match="no code grader yet"):
-            check_rules(config)
-        return
     if (group, choice) == ("trainer", "epochs"):  # for data that count epochs
         with pytest.raises(ConfigError, match="max_steps=-1"):
             check_rules(config)

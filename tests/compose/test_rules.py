@@ -43,7 +43,7 @@ BROKEN = {
         ["+reward.routes.accuracy=[maths]"],
         r"reward.routes.accuracy: 'maths' is no domain; choose from \['reasoning', 'helpful', 'harmless'\]",
     ),
-    "programs_have_a_grader": (["eval=livecodebench"], "eval=livecodebench: .* no code grader yet; leave the set out"),
+    "programs_have_a_grader": (["data=codeforces"], "data: .* no reward runs them; choose reward=rules_and_code"),
     "rewards_of_length_end_where_sampling_does": (
         ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
         r"reward.rewards.overlong.max_tokens=1000: completions end at algo.sampling.max_new_tokens=32768; make them eq",
@@ -79,10 +79,32 @@ def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
         check_rules(config(*overrides))
 
 
-def test_programs_to_train_on_need_a_reward_of_ones_own() -> None:
-    with pytest.raises(ConfigError, match=r"data: its answers are programs, .* train with a reward of your own"):
-        check_rules(config("data=codeforces"))
-    check_rules(config("data=codeforces", "reward.rewards.accuracy._target_=lightning_r1.rewards.format.Format"))
+def test_programs_have_a_reward_that_runs_them() -> None:
+    for data in ("codeforces", "apps", "mbpp"):
+        with pytest.raises(ConfigError, match="data: its answers are programs, and no reward runs them"):
+            check_rules(config(f"data={data}"))
+        check_rules(config(f"data={data}", "reward=rules_and_code"))
+    check_rules(config("data=codeforces", "reward.rewards.accuracy._target_=helpers.rewards.digits_are_good"))
+    check_rules(config("data=jsonl", "data.rows.path=x.jsonl", "data.rows.kind=code", "reward=rules_and_code"))
+    with pytest.raises(ConfigError, match="no reward runs them"):
+        check_rules(config("data=jsonl", "data.rows.path=x.jsonl", "data.rows.kind=code"))
+
+
+def test_programs_to_sample_have_to_pass_their_tests() -> None:
+    said = ["model.path=org/model", "data=mbpp", "sample=rejection_sampling"]
+    with pytest.raises(ConfigError, match="no reward runs them; choose reward=rules_and_code"):
+        check_rules(compose_config("sample", said))
+    with pytest.raises(ConfigError, match=r"wrong ones would be kept; add \+sample\.require\.code=1\.0"):
+        check_rules(compose_config("sample", [*said, "reward=rules_and_code"]))
+    check_rules(compose_config("sample", [*said, "reward=rules_and_code", "+sample.require.code=1.0"]))
+
+
+def test_programs_to_evaluate_on_are_graded() -> None:
+    for name in ("livecodebench", "codeforces"):
+        check_rules(config(f"eval={name}"))
+        with pytest.raises(ConfigError, match=rf"eval\.code=None: the answers of eval={name} are programs; give it"):
+            check_rules(config(f"eval={name}", "eval.code=null"))
+    check_rules(config("eval=gsm8k", "eval.code=null"))
 
 
 def test_a_length_reward_fits_the_algorithm() -> None:

@@ -7,15 +7,15 @@ None for what a phase does not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.program_rules import programs_have_a_grader
+from lightning_r1.config.reading import Config, get
 from lightning_r1.functional.divergence import check_divergence
 from lightning_r1.rewards.suite import check_routes
 
-Config = Mapping[str, Any]
 RULES: list[Callable[[Config], None]] = []
 
 
@@ -33,16 +33,6 @@ def check_rules(config: Config) -> None:
     """
     for check in RULES:
         check(config)
-
-
-def get(config: Config, path: str) -> Any:
-    """``get(config, "algo.sampling.group_size")``, or None where there is nothing."""
-    node: Any = config
-    for key in path.split("."):
-        if not isinstance(node, Mapping) or key not in node:
-            return None
-        node = node[key]
-    return node
 
 
 def _is_rl(config: Config) -> bool:
@@ -239,18 +229,7 @@ def routes_lead_from_rewards_to_domains(config: Config) -> None:
         raise ConfigError(str(error)) from error
 
 
-@rule
-def programs_have_a_grader(config: Config) -> None:
-    """Problems that nobody can grade would be worth the same for everybody."""
-    asked = {f"eval={name}": node for name, node in (get(config, "eval.sets") or {}).items()}
-    rewards = (get(config, "reward.rewards") or {}).values()
-    if _is_rl(config) and any(str(reward.get("_target_")).endswith(".Accuracy") for reward in rewards):
-        asked["data"] = get(config, "data")
-    for key, node in asked.items():
-        for part in (node, get(node, "rows") or {}):
-            if part.get("kind") == "code" or part.get("reader") in ("codeforces", "apps", "livecodebench"):
-                fix = "train with a reward of your own in place of accuracy" if key == "data" else "leave the set out"
-                raise ConfigError(f"{key}: its answers are programs, and there is no code grader yet; {fix}")
+rule(programs_have_a_grader)
 
 
 @rule

@@ -63,17 +63,20 @@ def numbers_of(
         classes: which answers to a problem are equal: what a majority counts.
 
     Returns:
-        ``pass@k`` and ``cons@k`` with ``_low`` and ``_high``, the ends of their 95 % interval over problems;
-        ``pass@1_error``; ``length_mean`` and ``think_length_mean`` in tokens; ``truncated_fraction`` that ran
-        into the token limit; ``format_fraction`` with strict tags; ``reflection_rate``, reflective markers a
-        completion; ``ungraded_fraction``, counted as wrong because the grader failed; ``language_share`` of
-        the thinking's words, over completions that think in words, if any; and where problems have ratings,
+        ``pass@k`` and ``cons@k`` with ``_low`` and ``_high``, the ends of their 95 % interval over problems (no
+        cons@k where answers are programs: two programs are no vote for the same answer); ``pass@1_error``;
+        ``length_mean`` and ``think_length_mean`` in tokens; ``truncated_fraction`` that ran into the token limit;
+        ``format_fraction`` with strict tags; ``reflection_rate``, reflective markers a completion;
+        ``ungraded_fraction``, counted as wrong because the grader failed; ``language_share`` of the thinking's
+        words, over completions that think in words, if any; and where problems have ratings,
         ``item_response_estimate`` with ``item_response_error``.
     """
     problems = problems_of(prompts, samples, classes)
     correct = [problem["correct"] for problem in problems]
+    voting = all(prompt.answer.get("kind") != "code" for prompt in prompts)
+    labels = [problem["classes"] for problem in problems] if voting else None
     shares = [one.language_share for one in samples if one.language_share is not None]
-    numbers = summarise(correct, [problem["classes"] for problem in problems], ks) | {
+    numbers = summarise(correct, labels, ks) | {
         "length_mean": fmean(one.tokens for one in samples),
         "think_length_mean": fmean(one.think_tokens for one in samples),
         "truncated_fraction": fmean(one.finish_reason == "length" for one in samples),
