@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = str | int | bytes | tuple[int, dict[str, str]]
-"""Of the assistant; or a status code, a raw body, a status code with headers."""
+Misbehave = Callable[[socket.socket, threading.Event], None]
+"""Writes to the socket whatever it likes; the event is set when the server ends."""
+Answer = str | int | bytes | tuple[int, dict[str, str]] | Misbehave
+"""Of the assistant; or a status code, a raw body, a status code with headers, anything else."""
 
 
 class Endpoint:
@@ -20,6 +23,7 @@ class Endpoint:
         self.answer = answer
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.lock = threading.Lock()
+        self.ended = threading.Event()
         self.url = ""
 
 
@@ -38,11 +42,14 @@ def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
             with told.lock:
                 told.requests.append((self.path, dict(self.headers), body))
                 answered = told.answer(body)
-            if isinstance(answered, bytes):
+            if callable(answered):
+                self.close_connection = True
+                with suppress(OSError):  # the client has gone
+                    answered(self.connection, told.ended)
+            elif isinstance(answered, bytes):
                 self._send(200, {}, answered)
             elif isinstance(answered, str):
-                reply = {"choices": [{"message": {"role": "assistant", "content": answered}}]}
-                self._send(200, {}, json.dumps(reply).encode())
+                self._send(200, {}, reply_body(answered))
             else:
                 status, headers = answered if isinstance(answered, tuple) else (answered, {})
                 self._send(status, headers, b"told to")
@@ -51,8 +58,9 @@ def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
             """Quiet."""
@@ -64,6 +72,51 @@ def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
     try:
         yield told
     finally:
+        told.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def reply_body(text: str, **more: Any) -> bytes:
+    """What an endpoint sends when its model says a text."""
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}], **more}).encode()
+
+
+def http(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    """A whole reply; ``length`` is the one that is announced, if not the body's."""
+    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body) if length is None else length}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def sends(data: bytes) -> Misbehave:
+    """Sends this and hangs up."""
+    return lambda connection, ended: connection.sendall(data)
+
+
+def hangs(connection: socket.socket, ended: threading.Event) -> None:
+    """Takes the question and says nothing."""
+    ended.wait(60)
+
+
+def drips(data: bytes, *, every_s: float = 0.05) -> Misbehave:
+    """A byte now and then: a socket's timeout begins anew with each."""
+
+    def drip(connection: socket.socket, ended: threading.Event) -> None:
+        for byte in data:
+            connection.sendall(bytes([byte]))
+            if ended.wait(every_s):
+                return
+
+    return drip
+
+
+def floods(most: int) -> Misbehave:
+    """Announces nothing and sends JSON without end, up to ``most`` bytes."""
+
+    def flood(connection: socket.socket, ended: threading.Event) -> None:
+        connection.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"choices": "')
+        for _ in range(most >> 16):
+            connection.sendall(b"a" * (1 << 16))
+
+    return flood

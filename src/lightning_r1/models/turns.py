@@ -56,7 +56,7 @@ class TurnCodec:
         self.frame = (*self.before, *self.between, *self.after)
         if max_tokens is not None and max_tokens <= len(self.frame):
             raise ValueError(f"max_tokens={max_tokens}: the template alone takes {len(self.frame)}; raise it")
-        self._reserved = _reserved(tokenizer, self.frame)
+        self._reserved = reserved_ids(tokenizer, self.frame)
 
     def row(self, question: str, completion: str) -> tuple[int, ...]:
         """Token ids of both turns; the last of them is where the score is read, and is no padding.
@@ -139,7 +139,7 @@ def with_turns(tokenizer: PreTrainedTokenizerBase, template: Template) -> PreTra
     return changed
 
 
-def _reserved(tokenizer: PreTrainedTokenizerBase, frame: Collection[int]) -> set[int]:
+def reserved_ids(tokenizer: PreTrainedTokenizerBase, frame: Collection[int]) -> set[int]:
     """Tokens that no text may become: special ones, and those that frame the turns.
 
     "Unknown" is one that it may, where it is a token of its own.

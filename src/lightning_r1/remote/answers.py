@@ -39,7 +39,7 @@ class Answers:
             key: anything that JSON can hold.
             make: makes the record, which JSON can hold.
         """
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        name = _name(key)
         with self._lock:
             others = self._under_way.get(name)
             mine: Future[Record] = others or Future()
@@ -62,6 +62,14 @@ class Answers:
             with self._lock:
                 del self._under_way[name]
 
+    def get(self, key: Any) -> Record | None:
+        """The record of a key, if it is there."""
+        return self._kept(_name(key))
+
+    def put(self, key: Any, record: Mapping[str, Any]) -> None:
+        """Keep a record."""
+        self._keep(_name(key), record)
+
     def _path(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name[:2] / f"{name[2:32]}.json"
 
@@ -81,3 +89,7 @@ class Answers:
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
         partial.write_bytes(json.dumps(record, ensure_ascii=False).encode(errors="replace"))
         os.replace(partial, path)
+
+
+def _name(key: Any) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

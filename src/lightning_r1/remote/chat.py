@@ -167,7 +167,7 @@ class ChatClient:
             headers["Authorization"] = f"Bearer {key}"
         try:
             reply = self._post.send(self.url, body, headers, timeout_s=timeout_s)
-            told = json.loads(reply.body) if reply.status == 200 else None
+            told: Any = json.loads(reply.body) if reply.status == 200 else None
         except ReplyTooLong as error:
             self._presence.answered()
             raise ChatRefused(f"{self.url}: {error}") from error

@@ -1,0 +1,105 @@
+"""A judge whose model is in this process, on the rollout's device; asked once, at the end of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_r1.models.chat import LocalChat
+from lightning_r1.remote.answers import Record
+from lightning_r1.remote.chat import ChatError, ChatRefused
+from lightning_r1.rewards.base import Item
+from lightning_r1.rewards.canaries import Canaries
+from lightning_r1.rewards.judging import Ask, Judging, Scope, message_of
+from lightning_r1.rewards.verdicts import Verdict
+from lightning_r1.text.marks import new_mark
+from lightning_r1.text.tags import Tags
+from lightning_r1.types import RewardScore
+
+_DEFAULT_CANARIES = Canaries()
+
+
+class LocalJudge(Judging):
+    """Asks a transformers chat model, greedily: same questions, same rules, same verdicts as :class:`.Judge`.
+
+    For a large judge serve it with vLLM or SGLang and take :class:`.Judge`: this one is for a small one beside the
+    policy, and generates as simply as can be.
+
+    Args:
+        tags: of the template.
+        path: a folder or hub id of a chat model; not the policy.
+        name: in metrics, ``rollout/judge/<name>/...``.
+        verdict: what is asked; null asks whether the answer is right.
+        scope: ``summary`` shows what follows the thinking, ``response`` everything.
+        tries: as of :class:`.Judge`.
+        max_answer_chars: a longer answer loses its middle.
+        max_tokens: of a reply.
+        micro_batch_tokens: of one batch, replies and padding included.
+        dtype: of the model's weights.
+        attention: as ``model.attention``.
+        cache: as of :class:`.Judge`.
+        canaries: null puts the judge to no test.
+
+    Raises:
+        ValueError: for a model that is no chat model, or a number out of its range.
+    """
+
+    def __init__(
+        self,
+        tags: Tags,
+        *,
+        path: str,
+        name: str = "judge",
+        verdict: Verdict | None = None,
+        scope: Scope = "summary",
+        tries: int = 2,
+        max_answer_chars: int = 16_000,
+        max_tokens: int = 512,
+        micro_batch_tokens: int = 65536,
+        dtype: str = "float32",
+        attention: str = "sdpa",
+        cache: str | Path | None = None,
+        canaries: Canaries | None = _DEFAULT_CANARIES,
+    ) -> None:
+        super().__init__(
+            tags,
+            name=name,
+            verdict=verdict,
+            scope=scope,
+            tries=tries,
+            max_answer_chars=max_answer_chars,
+            cache=cache,
+            canaries=canaries,
+        )
+        self.chat = LocalChat(
+            path, dtype=dtype, attention=attention, max_new_tokens=max_tokens, micro_batch_tokens=micro_batch_tokens
+        )
+
+    def score_batch(self, items: Sequence[Item]) -> list[RewardScore]:
+        """See :class:`.BatchReward`."""
+        return self.judge(items)
+
+    def to(self, device: Any) -> None:
+        """Move the model."""
+        self.chat.to(device)
+
+    def key(self, ask: Ask) -> list[Any]:
+        """See :class:`.Judging`."""
+        return [self.chat.path, self.chat.max_new_tokens, *super().key(ask)]
+
+    def replies(self, asks: Sequence[Ask], *, fresh: bool) -> list[Record | ChatError]:
+        """See :class:`.Judging`; what is asked twice is answered once."""
+        known = {} if fresh else {ask: record for ask in dict.fromkeys(asks) if (record := self.answers.get(self.key(ask)))}
+        wanted = [ask for ask in dict.fromkeys(asks) if ask not in known]
+        marks = [new_mark(ask.case.question, ask.case.reference or "", ask.case.answer) for ask in wanted]
+        messages = [message_of(self.verdict, ask, mark) for ask, mark in zip(wanted, marks, strict=True)]
+        made: dict[Ask, Record | ChatError] = dict(known)
+        for ask, mark, message, reply in zip(wanted, marks, messages, self.chat.answer(messages), strict=True):
+            if reply is None:
+                made[ask] = ChatRefused(f"{self.chat.path}: the message does not fit its context")
+                continue
+            record = made[ask] = {"mark": mark, "message": message, "reply": reply}
+            if not fresh:
+                self.answers.put(self.key(ask), record)
+        return [made[ask] for ask in asks]
