@@ -1,4 +1,4 @@
-"""The comparison with TRL does the same work on both sides."""
+"""Comparisons do the same work on both sides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lightning_r1.benchmarks import sandbox
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
+from lightning_r1.config.compose import compose_config
 
 
 @pytest.mark.parametrize("lengths", ["natural", "fixed"])
@@ -26,3 +28,23 @@ def test_ratios_say_how_much_faster_and_how_much_smaller_ours_is() -> None:
         {"seconds": 3.0, "tokens_per_s": 300.0, "peak_gib": 2.0, "above_start_gib": 0.4},
     )
     assert ratios(ours_, theirs) == {"seconds": 3.0, "tokens_per_s": 3.0, "peak_gib": 0.5, "above_start_gib": 0.25}
+
+
+def test_sandboxes_beside_a_subprocess(capsys: pytest.CaptureFixture[str]) -> None:
+    said = [f"benchmark.{key}" for key in ("programs=5", "tests=2", "rounds=2", "at_once=2", "backends=[auto,nowhere]")]
+    config = compose_config("benchmark", ["benchmark=sandbox", *said])["benchmark"]
+    result = sandbox.benchmark(config)
+    assert result["work"] == {"programs": 5, "tests": 2, "rounds": 2, "at_once": 2}
+    assert set(result["medians"]) == {"auto", sandbox.THEIRS}
+    for numbers in result["medians"].values():
+        assert numbers["tests_per_s"] == 2 * numbers["programs_per_s"] > 0
+    assert "backend='nowhere'" in result["missing"]["nowhere"]
+    assert "5 programs x 2 tests, 2 at a time, median of 2 turns" in capsys.readouterr().out
+
+
+def test_a_sandbox_that_fails_right_programs_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = tuple((source, lambda n: "no") for source, _ in sandbox._PROGRAMS)
+    monkeypatch.setattr(sandbox, "_PROGRAMS", wrong)
+    config = {"programs": 2, "tests": 1, "rounds": 1, "at_once": 1, "backends": []}
+    with pytest.raises(RuntimeError, match="subprocess a test: 2 of 2 right programs failed"):
+        sandbox.benchmark(config)
