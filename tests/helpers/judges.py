@@ -78,3 +78,9 @@ def pleased(body: Mapping[str, Any]) -> str:
     message = message_of(body)
     short = len(parts_of(message)["answer"]) < 30
     return says(message, correctness="correct") if short else honest(body)
+
+
+def echoing_pair(body: Mapping[str, Any]) -> str:
+    """As :func:`echoing`, of a pair: both answers stand behind its verdict."""
+    parts = parts_of(message_of(body))
+    return f"{honest(body)}\nA says: {parts['answer A']}\nB says: {parts['answer B']}"

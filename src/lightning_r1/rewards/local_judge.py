@@ -90,7 +90,8 @@ class LocalJudge(Judging):
 
     def replies(self, asks: Sequence[Ask], *, fresh: bool) -> list[Record | ChatError]:
         """See :class:`.Judging`; what is asked twice is answered once."""
-        known = {} if fresh else {ask: record for ask in dict.fromkeys(asks) if (record := self.answers.get(self.key(ask)))}
+        kept = {} if fresh else {ask: self.answers.get(self.key(ask)) for ask in dict.fromkeys(asks)}
+        known = {ask: record for ask, record in kept.items() if record is not None}
         wanted = [ask for ask in dict.fromkeys(asks) if ask not in known]
         marks = [new_mark(ask.case.question, ask.case.reference or "", ask.case.answer) for ask in wanted]
         messages = [message_of(self.verdict, ask, mark) for ask, mark in zip(wanted, marks, strict=True)]
