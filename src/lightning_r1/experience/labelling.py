@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
+from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.comparison import Comparison, Pair, PairJudge
 from lightning_r1.text.openers import says_nothing
 from lightning_r1.text.tags import Tags
@@ -55,7 +56,7 @@ def label_pairs(
         answers to compare (``no pair``), a judgement that is not clear (``close``), or none (``unscorable``).
 
     Raises:
-        RuntimeError: if the judge is away: what it has not seen would be missing from the data.
+        RewardError: if the judge is away: what it has not seen would be missing from the data.
     """
     pairs = pairs_of(groups, tags)
     facts = {group.prompt.id: group.prompt for group in groups}
@@ -72,7 +73,7 @@ def label_pairs(
 
 def _what(said: Comparison, min_gap: float) -> str:
     if said.outcome is Outcome.TIMEOUT:
-        raise RuntimeError(f"the judge of pairs is away: {said.detail}; start again when it is back")
+        raise RewardError(f"the judge of pairs is away: {said.detail}; start again when it is back")
     if math.isnan(said.delta):
         return "unscorable"
     return "kept" if abs(said.delta) > min_gap else "close"

@@ -8,11 +8,12 @@ the name of the first thing that was wrong with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_r1.rewards.base import Reward, score_one
+from lightning_r1.rewards.base import Reward, RewardError, at_once, score_one
 from lightning_r1.text.filters import TraceFilter
 from lightning_r1.types import Outcome, ScoredGroup, Trace
 
@@ -35,6 +36,13 @@ class Selection:
         """Refuse to keep nothing."""
         if self.max_per_prompt < 1:
             raise ValueError(f"sample.max_per_prompt={self.max_per_prompt}: expected >= 1")
+
+    def select_all(
+        self, scored: Sequence[ScoredGroup], provenance: Mapping[str, Any]
+    ) -> list[tuple[list[Trace], Counter[str]]]:
+        """:meth:`select` of each group, in order; a judge that only waits is asked about several at once."""
+        with ThreadPoolExecutor(at_once(self.judge) or 1 if self.judge else 1) as threads:
+            return list(threads.map(lambda group: self.select(group, provenance), scored))
 
     def select(self, scored: ScoredGroup, provenance: Mapping[str, Any]) -> tuple[list[Trace], Counter[str]]:
         """The traces of a group.
@@ -77,13 +85,19 @@ class Selection:
         return self.filter.fault_of(trace_of(scored, place, {}))
 
     def judged(self, scored: ScoredGroup, place: int) -> str | None:
-        """``judge``, if there was no rule and the judge does not call it right; ``unjudged`` without a judge."""
+        """``judge``, if there was no rule and the judge does not call it right; ``unjudged`` without a judge.
+
+        Raises:
+            RewardError: if the judge is away: what it would have called right would be missing.
+        """
         scores = [scored.breakdown[name][place] for name in self.require if name in scored.breakdown]
         if all(score.outcome is not Outcome.UNSCORABLE for score in scores):
             return None
         if self.judge is None:
             return "unjudged"
         verdict = score_one(self.judge, scored.group.prompt, scored.group.completions[place])
+        if verdict.outcome is Outcome.TIMEOUT:
+            raise RewardError(f"the judge is away: {verdict.detail}; start again when it is back, to go on from here")
         return None if verdict.outcome.counts and verdict.value >= 1 else "judge"
 
 

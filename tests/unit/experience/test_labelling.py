@@ -8,6 +8,7 @@ import pytest
 
 from lightning_r1.data.preferences import length_balance
 from lightning_r1.experience.labelling import balance_lengths, label_pairs, pairs_of
+from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.comparison import Comparison, Pair
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Group, Outcome, Preference, Prompt
@@ -70,7 +71,7 @@ def test_clear_preferences_are_kept_the_right_way_round() -> None:
 
 
 def test_a_judge_that_is_away_ends_the_job() -> None:
-    with pytest.raises(RuntimeError, match="the judge of pairs is away: because"):
+    with pytest.raises(RewardError, match="the judge of pairs is away: because"):
         label_pairs([group("a", "x", "y")], Scripted({"x": 2.0}, Outcome.TIMEOUT), Tags())  # type: ignore[arg-type]
 
 

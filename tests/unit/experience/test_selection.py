@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from helpers.prompts import number_prompt
 from lightning_r1.experience.selection import Selection
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.format import Format
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.text.filters import TraceFilter, has_code, repeats_itself
 from lightning_r1.text.tags import Tags
-from lightning_r1.types import Completion, Group, Prompt, ScoredGroup
+from lightning_r1.types import Completion, Group, Outcome, Prompt, RewardScore, ScoredGroup
 
 TAGS = Tags()
 SUITE = RewardSuite({"accuracy": Accuracy(TAGS), "format": Format(TAGS)}, routes={"accuracy": ["reasoning"]})
@@ -121,6 +123,31 @@ def test_a_judge_decides_where_there_is_no_rule(codec: Codec) -> None:
     assert (traces, counts) == ([], {"judge": 1})
     [trace], _ = Selection(FILTER, REQUIRE, judge=judge).select(scored(open_question, RIGHT), {})
     assert not math.isnan(json.loads(json.dumps(trace.provenance))["rewards"].get("accuracy", 0.0))
+
+
+def test_a_judge_that_is_away_ends_the_job(codec: Codec) -> None:
+    def away(prompt: Prompt, completion: Completion) -> RewardScore:
+        return RewardScore(math.nan, Outcome.TIMEOUT, "HTTP 503")
+
+    with pytest.raises(RewardError, match="the judge is away: HTTP 503; start again"):
+        select(codec.prompt("why", {}, id="o/1"), RIGHT, judge=away)
+
+
+def test_a_judge_that_only_waits_is_asked_about_several_groups_at_once(codec: Codec) -> None:
+    class Waits(Judge):
+        at_once = 3
+        together = threading.Barrier(3, timeout=20)
+
+        def __call__(self, prompt: Prompt, completion: Completion) -> float:
+            self.together.wait()
+            return super().__call__(prompt, completion)
+
+    groups = [scored(codec.prompt("why", {}, id=f"o/{place}"), RIGHT if place % 2 else WRONG) for place in range(6)]
+    found = Selection(FILTER, REQUIRE, judge=Waits()).select_all(groups, {})
+    assert [[trace.id for trace in traces] for traces, _ in found] == [[], ["o/1/0"], [], ["o/3/0"], [], ["o/5/0"]]
+    assert [dict(counts) for _, counts in found] == [{"judge": 1}, {"kept": 1}] * 3
+    one_by_one = Selection(FILTER, REQUIRE, judge=Judge())
+    assert one_by_one.select_all(groups, {}) == [one_by_one.select(group, {}) for group in groups] == found
 
 
 def test_where_there_is_a_rule_the_judge_is_not_asked(prompt: Prompt) -> None:

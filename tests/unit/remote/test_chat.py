@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.endpoint import Answer, endpoint
+from helpers.endpoint import Answer, endpoint, reply_body
 from lightning_r1.remote.chat import ChatClient, ChatError, ChatRefused
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -105,6 +109,63 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     ):
         client(server.url).ask(HELLO)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("form", ["0.3", "date"])
+def test_a_pause_is_kept_by_all_threads(form: str) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=2)
+    after = form if form != "date" else format_datetime(until, usegmt=True)
+    asked: list[float] = []
+
+    def answer(body: dict[str, Any]) -> Answer:
+        asked.append(time.monotonic())
+        return (429, {"Retry-After": after}) if len(asked) == 1 else "at last"
+
+    with endpoint(answer) as server:
+        one = client(server.url)
+        started = time.monotonic()
+        assert one.ask(HELLO) == "at last"
+        least = 0.3 if form != "date" else 0.5  # a date has no fractions of a second
+        assert asked[1] - started >= least
+        one._pace.pause(0.2)
+        paused_at = time.monotonic()
+        assert one.ask([*HELLO, *HELLO]) == "at last"
+    assert asked[2] - paused_at >= 0.2
+
+
+def test_waits_double_and_are_shortened_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("lightning_r1.remote.chat.time.sleep", waits.append)
+    state = random.getstate()
+    with endpoint(in_turn(*[503] * 9, "fine")) as server:
+        client(server.url, first_wait_s=8.0, deadline_s=1e6).ask(HELLO)
+    retries = [wait for wait in waits if wait]
+    assert len(retries) == 9
+    for wait, longest in zip(retries, [8, 16, 32, 60, 60, 60, 60, 60, 60], strict=True):
+        assert longest / 2 <= wait <= longest
+    assert len({wait / 60 for wait in retries[3:]}) == 6
+    assert random.getstate() == state  # the run's own randomness is not spent
+
+
+def test_the_own_pace_is_no_fault_of_the_endpoint() -> None:
+    with endpoint(echo) as server:
+        slow = client(server.url, requests_per_minute=150, deadline_s=0.3)
+        started = time.monotonic()
+        for number in range(3):
+            assert slow.ask([*HELLO] * (number + 1)) == "echo hello"
+    assert time.monotonic() - started >= 0.8
+
+
+def test_tokens_are_counted_as_the_endpoint_counts_them() -> None:
+    answers = iter([{"usage": {"total_tokens": 50}}, {"usage": {"total_tokens": True}}, {"usage": [1]}, {}])
+    with endpoint(lambda body: reply_body("hm", **next(answers))) as server:
+        counting = client(server.url, tokens_per_minute=1e6, max_tokens=1000)
+        booked: list[float] = []
+        counting._pace.correct = booked.append  # type: ignore[method-assign]
+        for number in range(4):
+            counting.ask([*HELLO] * (number + 1))
+    assert booked[0] == pytest.approx(50 - 1000, abs=50)
+    assert booked[1:] == [0, 0, 0]
 
 
 def test_nobody_there() -> None:
