@@ -6,12 +6,15 @@ whoever compares them parses them as data, and a program gains nothing by lying 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
 Language = Literal["python", "cpp"]
+SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+"""Names of environment variables that no program of a model may come near."""
 LANGUAGES: tuple[Language, ...] = ("python", "cpp")
 
 

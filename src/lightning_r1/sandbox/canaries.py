@@ -6,6 +6,7 @@ Each canary prints what it got hold of; the trainer's side compares that with wh
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_r1.sandbox.base import Language, Limits, Program, Sandbox, SandboxError, Status, TestRun
+from lightning_r1.sandbox.base import SECRET, Limits, Program, Sandbox, SandboxError, Status, TestRun
 from lightning_r1.sandbox.session import CLEAN_ENVIRONMENT
 
 _QUICK = Limits(wall_s=10.0, cpu_s=10.0, memory_mib=512)
@@ -76,41 +77,44 @@ for folder in FOLDERS:
     except OSError:
         pass
 """
+_NAMES = re.compile(r"b['\"](\w+)=")
 _LOOP = "while True: pass"
 _MEMORY = "held = bytearray(1 << 32)\nprint('held')"
 _CPP = '#include <iostream>\nint main() { long a, b; std::cin >> a >> b; std::cout << a + b << "\\n"; }'
 
 
 def prove(
-    sandbox: Sandbox, languages: Sequence[Language] = ("python",), *, address: tuple[str, int] | None = None
+    sandbox: Sandbox,
+    languages: Sequence[str] = ("python",),
+    *,
+    address: tuple[str, int] | None = None,
+    protects: bool = True,
 ) -> None:
     """Run all canaries.
 
     Args:
         address: to which no program may connect; a listener on this machine without it. A sandbox on another
             machine is given its own address, and is not asked for the files of this one.
+        protects: without it, only limits and the environment are proven.
 
     Raises:
         SandboxError: naming the first canary that misbehaved, and what it got.
     """
-    for name, check in (
-        ("hello", _says_hello),
-        ("loop", _ends_a_loop),
-        ("memory", _ends_a_memory_bomb),
-        ("fork", _no_fork),
-    ):
-        _expect(name, check(sandbox))
-    _expect("environment", _clean_environment(sandbox))
-    if address is None:
+    here = address is None
+    _expect("hello", _says_hello(sandbox))
+    _expect("loop", _ends_a_loop(sandbox))
+    _expect("memory", _ends_a_memory_bomb(sandbox))
+    if protects:
+        _expect("fork", _no_fork(sandbox))
+        _expect("environment", _clean_environment(sandbox))
+        with _listener() as own:
+            _expect("network", _no_network(sandbox, address or own))
+    if protects and here:
         _expect("files", _no_files(sandbox))
         _expect("writing", _no_writing(sandbox))
-        with _listener() as own:
-            _expect("network", _no_network(sandbox, own))
-    else:
-        _expect("network", _no_network(sandbox, address))
     if "cpp" in languages:
         _expect("cpp", _compiles(sandbox))
-        if address is None:
+        if protects and here:
             _expect("include", _no_include(sandbox))
 
 
@@ -166,7 +170,8 @@ def _clean_environment(sandbox: Sandbox) -> str:
         for name, value in ours.items()
         if len(value) >= 8 and ascii(f"{name}={value}".encode()) in run.output.decode()
     ]
-    return f"the caller's {', '.join(leaked)} can be read" if leaked else ""
+    leaked += [name for name in _NAMES.findall(run.output.decode()) if SECRET.search(name)]
+    return f"{', '.join(leaked)} of an environment can be read" if leaked else ""
 
 
 def _no_files(sandbox: Sandbox) -> str:

@@ -10,8 +10,10 @@ from lightning_r1.sandbox.base import Language, Sandbox, SandboxError
 from lightning_r1.sandbox.bwrap import bwrap_sandbox
 from lightning_r1.sandbox.canaries import prove
 from lightning_r1.sandbox.landlock import landlock_sandbox
+from lightning_r1.sandbox.remote import RemoteSandbox
 from lightning_r1.sandbox.unsafe import unsafe_sandbox
 
+_QUESTIONS_AT_ONCE = 16
 BACKENDS = ("auto", "bwrap", "landlock", "remote", "unsafe_subprocess")
 
 
@@ -30,19 +32,22 @@ def open_sandbox(
             the two that works), ``remote`` (an executor at ``url``), ``unsafe_subprocess`` (no protection).
         languages: ``python``, ``cpp``.
         allow_unsafe: must be said for ``unsafe_subprocess``; refused with secrets in the environment.
-        at_once: programs that run at the same time, as many as cores without it; further callers wait. Wall
-            clocks are fair only while each program has a core.
+        url: of the executor (see :mod:`lightning_r1.sandbox.remote`).
+        at_once: programs that run at the same time, as many as cores without it (16 on an executor); further
+            callers wait. Wall clocks are fair only while each program has a core.
 
     Raises:
         SandboxError: in one line, with the reason of every backend tried, and what to do.
     """
     if backend not in BACKENDS:
         raise SandboxError(f"backend={backend!r}: expected one of {', '.join(BACKENDS)}")
-    if backend == "remote":
-        raise SandboxError("backend='remote' needs url, the address of an executor")
+    if (backend == "remote") != (url is not None):
+        raise SandboxError(f"backend={backend!r} with url={url!r}: a url goes with backend='remote', and the other way")
+    if url is not None:
+        return _proven(RemoteSandbox(url, at_once=at_once or _QUESTIONS_AT_ONCE), languages)
     known, count = machine.check(languages), at_once or len(os.sched_getaffinity(0))
     if backend == "unsafe_subprocess":
-        return unsafe_sandbox(known, count, allow_unsafe=allow_unsafe)
+        return _proven(unsafe_sandbox(known, count, allow_unsafe=allow_unsafe), known)
     tried: dict[str, Callable[[Sequence[Language], int], Sandbox]] = {
         "bwrap": bwrap_sandbox,
         "landlock": landlock_sandbox,
@@ -59,9 +64,12 @@ def open_sandbox(
     )
 
 
-def _proven(sandbox: Sandbox, languages: Sequence[Language]) -> Sandbox:
+def _proven(sandbox: Sandbox, languages: Sequence[str]) -> Sandbox:
     try:
-        prove(sandbox, languages)
+        if isinstance(sandbox, RemoteSandbox):
+            prove(sandbox, languages, address=sandbox.address)
+        else:
+            prove(sandbox, languages, protects=sandbox.name != "unsafe_subprocess")
     except BaseException:
         sandbox.close()
         raise

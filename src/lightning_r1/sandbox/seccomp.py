@@ -71,7 +71,7 @@ _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data; argument i stan
 
 _NEW_NAMESPACE = 0x7E020000
 _TERMINAL_SIZE_AND_FLAGS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIO(N)CLEX
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1031, 1032)  # not F_SETOWN, F_SETSIG: they send signals to others
+_FCNTL = (0, 1, 2, 3, 4, 1030, 1031, 1032)  # descriptors and pipes; not locks, nor F_SETOWN, which signals others
 PID = 0x7A5A5A5A
 """Stands for the program's own process id until that is known."""
 

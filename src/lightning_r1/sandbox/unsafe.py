@@ -6,15 +6,12 @@ For trying things out on a machine with nothing on it, and for measuring what pr
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from lightning_r1.sandbox import machine
-from lightning_r1.sandbox.base import Language, SandboxError
+from lightning_r1.sandbox.base import SECRET, Language, SandboxError
 from lightning_r1.sandbox.local import LocalSandbox, starter
-
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
 def unsafe_sandbox(languages: Sequence[Language], at_once: int, *, allow_unsafe: bool) -> LocalSandbox:
@@ -26,7 +23,7 @@ def unsafe_sandbox(languages: Sequence[Language], at_once: int, *, allow_unsafe:
     """
     if not allow_unsafe:
         raise SandboxError("unsafe_subprocess protects nothing: say allow_unsafe=True to run models' programs in it")
-    if secrets := sorted(name for name, value in os.environ.items() if value and _SECRET.search(name)):
+    if secrets := sorted(name for name, value in os.environ.items() if value and SECRET.search(name)):
         raise SandboxError(f"unsafe_subprocess with secrets in the environment: unset {', '.join(secrets)}")
 
     def setup_with(work: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from lightning_r1.sandbox.inside.python_program import OUT_OF_MEMORY, prepare, r
 _IN, _OUT = 3, 4  # where the frames go; 0, 1 and 2 are nothing here, and the program's in its child
 _VALUE = 3  # of a function program's child, which has closed the frames
 _DETAIL_BYTES = 600
-_COMPILE_CPU_S, _COMPILE_MEMORY, _COMPILE_FILE = 60, 2 << 30, 64 << 20
+_COMPILE_CPU_S, _COMPILE_MEMORY, _COMPILE_FILE = 20, 2 << 30, 64 << 20
 _MIB = 1 << 20
 _CLOSED = 0o500  # a program's user owns the folder of the compiler, and can make nothing in it
 _ADD_SEALS, _NO_CHANGE = 1033, 0x1 | 0x2 | 0x4 | 0x8  # no more seals, not shorter, not longer, no writing
@@ -87,6 +87,7 @@ def _confine(setup: dict[str, Any]) -> None:
 def _drive(setup: dict[str, Any]) -> NoReturn:
     try:
         confine.die_with_parent()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # to be waited for in _ended
         program = json.loads(_receive())
         try:
             started = time.monotonic()
@@ -179,6 +180,7 @@ def _become(program: dict[str, Any], *descriptors: int) -> None:
     _limit(resource.RLIMIT_NPROC, 0)
     _limit(resource.RLIMIT_MEMLOCK, 0)
     _limit(resource.RLIMIT_MSGQUEUE, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them; a fresh program does not
         signal.signal(number, signal.SIG_DFL)
 
@@ -223,16 +225,14 @@ def _collect(out: int, err: int, most: int, deadline: float) -> tuple[bytearray,
 
 def _ended(child: int, deadline: float, kill: bool) -> tuple[int, Any]:
     """Wait for the child, which may live on with its pipes closed; kill it at once or at the deadline."""
-    pause = 0.0001
-    while True:
-        if kill or time.monotonic() >= deadline:
-            os.kill(child, signal.SIGKILL)
-            return os.wait4(child, 0)[1:]
+    while not kill:
         ended, status, used = os.wait4(child, os.WNOHANG)
         if ended:
             return status, used
-        time.sleep(pause)
-        pause = min(2 * pause, 0.005)
+        rest = deadline - time.monotonic()
+        kill = rest <= 0 or signal.sigtimedwait([signal.SIGCHLD], rest) is None
+    os.kill(child, signal.SIGKILL)
+    return os.wait4(child, 0)[1:]
 
 
 class _NotCompiled(Exception):
