@@ -54,6 +54,9 @@ THIRD_PARTY = {
     "lingua": {"rewards"},
     "datasets": {"benchmarks", "data"},
     "reasoning_gym": {"data", "rewards"},
+    "math_verify": {"rewards", "benchmarks"},
+    "latex2sympy2_extended": {"rewards"},
+    "sympy": {"rewards"},
 }  # fmt: skip
 
 

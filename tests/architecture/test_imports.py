@@ -9,7 +9,7 @@ from importlib.machinery import PathFinder
 
 class WithoutExtras(PathFinder):
     absent = {
-        "flash_attn", "bitsandbytes", "vllm", "math_verify", "reasoning_gym", "lingua", "trl", "datasets", "accelerate",
+        "flash_attn", "bitsandbytes", "vllm", "reasoning_gym", "lingua", "trl", "datasets", "accelerate",
     }
 
     @classmethod

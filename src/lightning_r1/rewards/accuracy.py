@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from lightning_r1.rewards.gym import grade_gym
+from lightning_r1.rewards.maths import CALCULATOR, grade_math, math_classes
 from lightning_r1.text.answers import extract_answer
 from lightning_r1.text.arithmetic import ExpressionError, parse_expression, parse_number
-from lightning_r1.text.choices import extract_choice
+from lightning_r1.text.choices import LETTERS, extract_choice
 from lightning_r1.text.golds import check_gold
-from lightning_r1.text.latex import normal_form
+from lightning_r1.text.hostile import hostile
+from lightning_r1.text.math_answers import read_number
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
+
+_SHOWN = 400
+"""Characters of a refused answer that its score quotes."""
 
 
 class Accuracy:
@@ -33,6 +39,11 @@ class Accuracy:
 
     def __init__(self, tags: Tags) -> None:
         self.tags = tags
+        self.preload: tuple[str, ...] = ()
+
+    def expect(self, prompts: Iterable[Prompt]) -> None:
+        """Told what it will be asked about: who calculates is imported beforehand only if there is mathematics."""
+        self.preload = (CALCULATOR,) if any(prompt.answer.get("kind") == "math" for prompt in prompts) else ()
 
     def is_for(self, prompt: Prompt) -> bool:
         """All but programs: those run in a sandbox only (:mod:`lightning_r1.rewards.code`)."""
@@ -55,7 +66,7 @@ class Accuracy:
         try:
             return RewardScore(float(grader(answer, prompt.answer)), Outcome.OK, answer)
         except ExpressionError as error:
-            return RewardScore(0.0, Outcome.WRONG_FORMAT, f"{answer!r}: {error}")
+            return RewardScore(0.0, Outcome.WRONG_FORMAT, f"{answer[:_SHOWN]!r}: {error}")
 
 
 @cache
@@ -71,28 +82,38 @@ def stated_answer(text: str, gold: Mapping[str, Any], tags: Tags) -> str | None:
     """
     if gold.get("kind") == "code":
         return None
-    extract = extract_choice if gold.get("kind") == "choice" else extract_answer
-    return extract(text, tags)
+    answer = extract_answer(text, tags)
+    if gold.get("kind") != "choice":
+        return answer
+    return extract_choice(text, tags) or _option(answer, gold.get("options", ()))
+
+
+def _option(answer: str | None, options: Sequence[str]) -> str | None:
+    """The letter of the only option whose text this is."""
+    words = (answer or "").casefold().split()
+    letters = [letter for letter, option in zip(LETTERS, options, strict=False) if option.casefold().split() == words]
+    return letters[0] if words and len(letters) == 1 else None
 
 
 def answer_classes(answers: Sequence[str], gold: Mapping[str, Any]) -> list[Hashable]:
     """A label for each answer to one problem: answers that the grader cannot tell apart share it.
 
-    What a majority vote counts. Equal numbers are one answer, however they are written.
+    What a majority vote counts. Equal numbers are one answer, however they are written. Of mathematical answers
+    those share a label that are equal without being calculated; :class:`.CalculatedClasses` asks for the rest.
 
     >>> one, other, text = answer_classes(["0.5", "1/2", "half"], {"kind": "number", "value": 3})
     >>> one == other, one == text
     (True, False)
     """
+    if gold.get("kind") == "math":
+        return math_classes(answers)
     return [_answer_class(answer, gold) for answer in answers]
 
 
 def _answer_class(answer: str, gold: Mapping[str, Any]) -> Hashable:
     try:
         if gold.get("kind") == "number":
-            return parse_number(answer)
-        if gold.get("kind") == "math":
-            return normal_form(answer)
+            return _number(answer)
         if gold.get("kind") == "expression":
             expression = parse_expression(answer)
             numbers = expression.numbers if gold.get("ordered") else tuple(sorted(expression.numbers))
@@ -107,8 +128,31 @@ def _operators(gold: Mapping[str, Any]) -> set[str]:
 
 
 def grade_number(answer: str, gold: Mapping[str, Any]) -> bool:
-    """The same number, exactly: ``0.5`` is ``1/2``, ``0.333`` is not ``1/3``."""
-    return parse_number(answer) == parse_number(str(gold["value"]))
+    r"""The same number, exactly: ``0.5`` is ``1/2``, ``0.333`` is not ``1/3``; or within the gold's tolerances.
+
+    Also as mathematics writes it: ``x=\frac{1}{2}``, ``30^\circ``, ``18\text{ dollars}``.
+
+    >>> grade_number("0.333", {"value": "1/3"}), grade_number("0.333", {"value": "1/3", "absolute_tolerance": 0.001})
+    (False, True)
+    """
+    number, wanted = _number(answer), parse_number(str(gold["value"]))
+    absolute, relative = (Fraction(str(gold.get(f"{what}_tolerance", 0))) for what in ("absolute", "relative"))
+    return abs(number - wanted) <= max(absolute, relative * abs(wanted))
+
+
+def _number(answer: str) -> Fraction:
+    """The number that an answer is.
+
+    Raises:
+        ExpressionError: if it is none.
+    """
+    try:
+        return parse_number(answer)
+    except ExpressionError:
+        number = None if hostile(answer) else read_number(answer)
+        if number is None:
+            raise
+        return number
 
 
 def grade_expression(answer: str, gold: Mapping[str, Any]) -> bool:
@@ -128,14 +172,6 @@ def grade_expression(answer: str, gold: Mapping[str, Any]) -> bool:
 def grade_text(answer: str, gold: Mapping[str, Any]) -> bool:
     """The same text but for case and white space."""
     return answer.casefold().split() == str(gold["value"]).casefold().split()
-
-
-def grade_math(answer: str, gold: Mapping[str, Any]) -> bool:
-    """The same mathematical answer but for how it is written (:func:`.normal_form`); nothing is calculated.
-
-    It errs to one side: ``2x+2`` is not taken for ``2(x+1)``. To the other only in a unit, which is not read.
-    """
-    return normal_form(answer) == normal_form(str(gold["value"]))
 
 
 def grade_choice(answer: str, gold: Mapping[str, Any]) -> bool:

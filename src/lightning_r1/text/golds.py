@@ -6,12 +6,13 @@ never turn into a reward of 0 for everybody.
 ============== ============================================= ================================
 ``kind``       keys                                          right answer
 ============== ============================================= ================================
-``number``     ``value``                                     the same number, exactly
+``number``     ``value``; ``absolute_tolerance``,            the same number: exactly, or off by no
+               ``relative_tolerance``                        more than the larger tolerance allows
 ``expression`` ``numbers``, ``target``; ``ordered``,         an expression that uses each number
                ``operators`` ("+-*/")                        once and has the target's value
 ``text``       ``value``                                     the same text but for case and spaces
 ``math``       ``value``, LaTeX                              the same but for how it is written
-``choice``     ``value``, a letter                           the same letter
+``choice``     ``value``, a letter; ``options``, texts       the same letter, or the option's text
 ``gym``        ``task``, ``value``, ``metadata``;            full marks of reasoning-gym's scorer
                ``parameters``
 ``rule``       ``rule``: dotted path of a function         what ``function(question, response)`` says
@@ -33,7 +34,9 @@ from typing import Any
 from lightning_r1.text.arithmetic import ExpressionError, parse_number
 from lightning_r1.text.choices import LETTERS
 from lightning_r1.text.gym_tasks import check_task
-from lightning_r1.text.latex import normal_form
+from lightning_r1.text.hostile import hostile
+from lightning_r1.text.math_answers import read_answer
+from lightning_r1.text.math_shapes import Many, Value
 from lightning_r1.text.program_output import read_value
 
 _KEYS = {
@@ -47,8 +50,6 @@ _KEYS = {
     "code": ("tests",),
 }
 PROGRAM_LANGUAGES = ("python", "cpp")
-_MOST_LATEX = 400
-_DEEPEST_LATEX = 12
 
 
 def check_gold(answer: Mapping[str, Any]) -> None:
@@ -66,8 +67,9 @@ def check_gold(answer: Mapping[str, Any]) -> None:
             raise ValueError(f"answer.{key} is missing or empty; kind {kind!r} needs {', '.join(_KEYS[kind])}")
     if kind == "number":
         _check_number("value", answer["value"])
-    if kind == "choice" and str(answer["value"]) not in tuple(LETTERS):
-        raise ValueError(f"answer.value={answer['value']!r}: expected a capital letter, the option's")
+        _check_tolerances(answer)
+    if kind == "choice":
+        _check_choice(answer)
     if kind == "math":
         _check_latex(str(answer["value"]))
     if kind == "gym":
@@ -89,20 +91,35 @@ def _check_number(key: str, value: Any) -> None:
         raise ValueError(f"answer.{key}={value!r}: expected a number ({error})") from error
 
 
+def _check_tolerances(answer: Mapping[str, Any]) -> None:
+    for key in ("absolute_tolerance", "relative_tolerance"):
+        value = answer.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"answer.{key}={value!r}: expected a number >= 0")
+
+
+def _check_choice(answer: Mapping[str, Any]) -> None:
+    if str(answer["value"]) not in tuple(LETTERS):
+        raise ValueError(f"answer.value={answer['value']!r}: expected a capital letter, the option's")
+    options = answer.get("options", ())
+    if options and (isinstance(options, str) or LETTERS.index(answer["value"]) >= len(options)):
+        raise ValueError(f"answer.options={options!r}: expected a list of texts that reaches {answer['value']}")
+
+
 def _check_latex(value: str) -> None:
-    """What a grader that calculates would refuse, or what says nothing."""
-    depths, depth = [0], 0
+    """What a grader would refuse in an answer, or what says nothing."""
+    if (reason := hostile(value)) is not None:
+        raise ValueError(f"answer.value={value[:80]!r}: expected what can be calculated ({reason})")
+    depth = 0
     for brace in re.findall(r"(?<!\\)[{}]", value):
         depth += 1 if brace == "{" else -1
-        depths.append(depth)
-    for broken, expected in (
-        (len(value) > _MOST_LATEX, f"at most {_MOST_LATEX} characters"),
-        (depth != 0 or min(depths) < 0, "balanced braces"),
-        (max(depths) > _DEEPEST_LATEX, f"braces no more than {_DEEPEST_LATEX} deep"),
-        (normal_form(value) == "", "an answer"),
-    ):
-        if broken:
-            raise ValueError(f"answer.value={value[:80]!r}: expected {expected}")
+        if depth < 0:
+            break
+    if depth != 0:
+        raise ValueError(f"answer.value={value[:80]!r}: expected balanced braces")
+    # of \emptyset there is nothing to say, but of "." neither
+    if read_answer(value) in (Value(""), Many((Value(""),))):
+        raise ValueError(f"answer.value={value[:80]!r}: expected an answer")
 
 
 def _check_code(answer: Mapping[str, Any]) -> None:

@@ -198,3 +198,46 @@ def test_golds_of_the_task_files_are_read_as_they_are_checked() -> None:
     assert grade_expression("6*3", {"numbers": [6, 3], "target": "$18"})
     assert grade_expression("600*3", {"numbers": [600, 3], "target": "1,800"})
     assert grade_number("18", {"value": "$18.00"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("3.14", {"value": "3.14159"}, False),
+        ("3.14", {"value": "3.14159", "absolute_tolerance": 0.01}, True),
+        ("3.1515", {"value": "3.14159", "absolute_tolerance": 0.01}, True),
+        ("3.1516", {"value": "3.14159", "absolute_tolerance": 0.01}, False),  # exact at the edge: 3.15159
+        ("3.15159", {"value": "3.14159", "absolute_tolerance": 0.01}, True),
+        ("102", {"value": 100, "relative_tolerance": 0.02}, True),
+        ("102.1", {"value": 100, "relative_tolerance": 0.02}, False),
+        ("-102", {"value": -100, "relative_tolerance": 0.02}, True),
+        ("0.001", {"value": 0, "relative_tolerance": 0.5}, False),
+        ("0.001", {"value": 0, "relative_tolerance": 0.5, "absolute_tolerance": 0.001}, True),  # the larger one
+        (r"x=\frac{157}{50}", {"value": "3.14"}, True),
+        (r"204^\circ", {"value": 204}, True),
+        (r"18\text{ dollars}", {"value": 18}, True),
+        ("1,234 apples", {"value": 1234}, True),
+        (r"6.02\times10^{23}", {"value": "602000000000000000000000"}, True),
+    ],
+)
+def test_a_number_may_be_off_by_as_much_as_its_gold_allows(answer: str, gold: dict[str, Any], right: bool) -> None:
+    score = grade(answered(answer), {"kind": "number", **gold})
+    assert (score.value, score.outcome) == (float(right), Outcome.OK)
+
+
+@pytest.mark.parametrize("answer", ["50%", "1010_2", "2, 3", "2=2", "1+1", "10^{10^{10}}", "two", r"\pm2", "x"])
+def test_what_is_no_single_number(answer: str) -> None:
+    for value in (50, 1010, 2, "0.5"):
+        score = grade(answered(answer), {"kind": "number", "value": value, "absolute_tolerance": 0.1})
+        assert (score.value, score.outcome) == (0, Outcome.WRONG_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("closing", "value"),
+    [(r"\boxed{nitrous  Acid}", 1), ("<answer>water</answer>", 0), ("<answer>acid</answer>", None), (r"\boxed{B}", 1)],
+)
+def test_a_choice_may_be_told_by_its_text(closing: str, value: float | None) -> None:
+    gold = {"kind": "choice", "value": "B", "options": ["Water", "Nitrous acid", "Salt", "salt"]}
+    score = grade(f"<think>hmm</think>{closing}", gold)
+    assert (score.value, score.outcome) == ((value, Outcome.OK) if value is not None else (0, Outcome.WRONG_FORMAT))
+    assert grade("<think>hmm</think><answer>salt</answer>", gold).outcome is Outcome.WRONG_FORMAT  # which of the two?

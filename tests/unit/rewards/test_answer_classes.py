@@ -50,7 +50,8 @@ def test_the_gold_of_a_choice_is_a_letter(value: Any) -> None:
         ("4.5", r"\frac{9}{2}", True),
         (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})", True),
         ("p-q", "p - q", True),
-        ("2(x+1)", "2x+2", False),  # nothing is calculated
+        ("2(x+1)", "2x+2", True),
+        ("2(x+1)", "2x+1", False),
         ("9", "6", False),
     ],
 )
