@@ -31,6 +31,7 @@ FLOORS = {
     "evaluate": 8,
     "report": 8,
     "teach": 8,
+    "doctor": 8,
     "pipeline": 9,
     "benchmarks": 9,
 }
@@ -39,7 +40,7 @@ FLOORS = {
 THIRD_PARTY = {
     "torch": {
         "functional", "models", "optim", "parallel", "data", "rollout", "experience", "modules", "callbacks",
-        "config", "benchmarks",
+        "config", "doctor", "benchmarks",
     },
     "lightning": {"data", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
@@ -47,9 +48,10 @@ THIRD_PARTY = {
     "safetensors": {"data"},
     "hydra": {"config"},
     "omegaconf": {"config"},
-    "rich": {"callbacks", "train", "sample", "report", "pipeline", "benchmarks"},
+    "rich": {"callbacks", "doctor", "train", "sample", "report", "pipeline", "benchmarks"},
     "yaml": {"config"},
     "matplotlib": {"report"},
+    "packaging": {"doctor"},
     "trl": {"benchmarks"},
     "lingua": {"rewards"},
     "datasets": {"benchmarks", "data"},

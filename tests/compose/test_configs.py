@@ -27,7 +27,7 @@ SAID = {
     "data.sources.general.path": "general.jsonl",
     "trainer.max_steps": "10",
 }
-PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach")
+PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor")
 NOT_TRAIN = {"pipeline", "benchmark", "sample", "local", "hydra", "paths"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for

@@ -26,6 +26,11 @@ class RunLogger(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and wandb warns that it means nothing
 
     @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Send a message to whoever watches the run, by mail or chat as they chose in W&B."""
+        self.experiment.alert(title=title, text=text, level="WARN")
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run."""
         super().finalize(status)
@@ -51,7 +56,7 @@ def wandb_logger(
     """
     if mode not in ("auto", "online", "offline"):
         raise ValueError(f"logger.mode={mode!r}: expected auto, online or offline")
-    offline = mode == "offline" or (mode == "auto" and not _logged_in())
+    offline = mode == "offline" or (mode == "auto" and not logged_in())
     os.environ.setdefault("WANDB_SILENT", "true")  # one line of ours instead of a page
     if offline:
         console.print(
@@ -72,7 +77,7 @@ def wandb_logger(
     )
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether an upload could succeed: a key in the environment, or one left by ``wandb login``."""
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False

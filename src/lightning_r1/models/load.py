@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,6 +91,15 @@ def context_length(path: str | Path) -> float:
     """Tokens that a model in a folder or on the hub can read; infinite where its config names no limit."""
     config = AutoConfig.from_pretrained(str(path)).get_text_config(decoder=True)
     return getattr(config, "max_position_embeddings", None) or math.inf
+
+
+def stops_of(path: str | Path | None) -> list[int]:
+    """Token ids at which a model's own ``generation_config.json`` stops; empty where it has none."""
+    try:
+        stops = GenerationConfig.from_pretrained(str(path)).eos_token_id if path is not None else None
+    except OSError:
+        return []
+    return [stops] if isinstance(stops, int) else list(stops or ())
 
 
 def quiet_transformers() -> None:

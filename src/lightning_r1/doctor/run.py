@@ -1,0 +1,72 @@
+"""All checks of a run, one after the other, and the table of what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from lightning_r1.callbacks.console import console, quiet
+from lightning_r1.doctor import data, engine, environment, memory, plan, rewards, template
+from lightning_r1.doctor.findings import CHECKS, Finding, examine
+from lightning_r1.doctor.patient import Patient
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+# the order is that of the table: what is needed by others first, and the plan with the speeds that were measured last
+_MODULES = (environment, template, data, rewards, engine, memory, plan)
+_ORDER = (
+    *("config", "versions", "devices", "logging", "template", "data", "prompts", "rewards", "golds"),
+    *("model", "run folder", "engine", "memory", "batch plan"),
+)
+
+
+def doctor(config: Mapping[str, Any]) -> dict[str, list[Finding]]:
+    """Examine a run without training.
+
+    Args:
+        config: resolved; see ``conf/doctor.yaml``.
+
+    Returns:
+        What each check found, by its name; the run is fit if nothing failed.
+    """
+    quiet()
+    patient = Patient(config)
+    found: dict[str, list[Finding]] = {}
+    try:
+        for name in _ORDER:
+            found[name] = examine(CHECKS[name], patient)
+            _show(name, found[name])
+    finally:
+        patient.close()
+    for title, rows in patient.tables:
+        _show_table(title, rows)
+    counts = {level: sum(finding.level == level for of in found.values() for finding in of) for level in _COLOURS}
+    verdict = "this run should not be started as it is" if counts["failed"] else "this run can be started"
+    colour = _COLOURS["failed" if counts["failed"] else "ok"]
+    console.print(f"{counts['failed']} failed, {counts['warning']} warning(s): [{colour}]{verdict}[/]")
+    return found
+
+
+def is_fit(found: Mapping[str, Sequence[Finding]]) -> bool:
+    """Whether nothing failed."""
+    return not any(finding.level == "failed" for of_check in found.values() for finding in of_check)
+
+
+def _show(name: str, findings: Sequence[Finding]) -> None:
+    """One line a finding, as soon as it is known."""
+    for place, finding in enumerate(findings):
+        heading = escape(name) if place == 0 else ""
+        fix = f" [dim]-> {escape(finding.fix)}[/]" if finding.fix else ""
+        colour = _COLOURS[finding.level]
+        console.print(f"{heading:<11} [{colour}]{finding.level:<7}[/] {escape(finding.text)}{fix}", soft_wrap=True)
+
+
+def _show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("setting", "update", "rollout", "fits"):
+        table.add_column(column, justify="left" if column == "setting" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
