@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lightning_r1.types import Completion, Prompt
 
 
@@ -30,3 +32,13 @@ class Weighs:
 def breaks(prompt: Prompt, completion: Completion) -> float:
     """Raises."""
     raise RuntimeError("broken")
+
+
+def always(prompt: Prompt, completion: Completion, value: float = 0.5) -> float:
+    """The same for everything: a reward that lies."""
+    return value
+
+
+def lies_until(prompt: Prompt, completion: Completion, mended: str) -> float:
+    """The same for everything until a file is there, then how many different tokens were written."""
+    return len(set(completion.token_ids)) / 8 if Path(mended).exists() else 0.5

@@ -60,6 +60,11 @@ class StepCheckpoints(ModelCheckpoint):
         assert self.dirpath is not None
         return previous != current and Path(previous).absolute().parent == Path(self.dirpath).absolute()
 
+    def save_now(self, trainer: L.Trainer) -> None:
+        """Save at this step, unless that is done: for what ends a run between two checkpoints. All ranks call it."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
 
 def step_checkpoints(folder: Path, *, every_n_steps: int, keep: int) -> ModelCheckpoint:
     """Keep the last ``keep`` checkpoints of every so many optimizer steps."""

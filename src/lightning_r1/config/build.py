@@ -20,6 +20,7 @@ from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
+from lightning_r1.callbacks.watchdog import Watchdog
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
 from lightning_r1.config.checks import check_rules
@@ -87,6 +88,7 @@ def build(config: Mapping[str, Any]) -> Run:
         ConsoleProgress(**config["callbacks"]["console"]),  # before the evaluation, which reports to it
         *([evaluation] if evaluation else []),
         RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
+        Watchdog(instantiate(config["callbacks"]["watchdog"], _convert_="all")),
         step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))

@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from helpers.console import said
-from helpers.offline_wandb import config_of, history_of, run_folders
+from helpers.offline_wandb import config_of, history_of, records, run_folders
 from helpers.quick import quick_rl, random_base
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.wandb_log import wandb_logger
@@ -49,6 +49,8 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
             config = quick_rl(
                 folder, base, "logger=wandb", "callbacks.rollouts.table_rows=3", f"name=coin/{name}",
                 f"seed={len(name)}",
+                # what knows nothing never stops
+                "callbacks.watchdog.constant_reward=null", "callbacks.watchdog.all_truncated=null",
             )  # fmt: skip
             train(config)
         yield folder / "coin" / "first", folder / "coin" / "second", " ".join(words)
@@ -110,6 +112,18 @@ def test_a_table_of_completions_lands(two_runs: tuple[Path, Path, str]) -> None:
 
 def test_wandb_itself_says_nothing(two_runs: tuple[Path, Path, str]) -> None:
     assert two_runs[2] == ""
+
+
+def test_an_alert_lands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = wandb_logger(tmp_path, name="a")
+    logger.alert("watchdog: solved", "step 7: nothing is left to learn")
+    logger.finalize("success")
+    (folder,) = run_folders(tmp_path)
+    alerts = [record.alert for record in records(folder) if record.HasField("alert")]
+    assert [(alert.title, alert.text, alert.level) for alert in alerts] == [
+        ("watchdog: solved", "step 7: nothing is left to learn", "WARN")
+    ]
+    wandb.teardown()
 
 
 def test_one_line_says_how_to_sync(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
