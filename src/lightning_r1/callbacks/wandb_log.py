@@ -31,11 +31,6 @@ class RunLogger(WandbLogger):
         self.experiment.alert(title=title, text=text, level="WARN")
 
     @rank_zero_only
-    def alert(self, title: str, text: str) -> None:
-        """Send a message to whoever watches the run, by mail or chat as they chose in W&B."""
-        self.experiment.alert(title=title, text=text, level="WARN")
-
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run."""
         super().finalize(status)
