@@ -40,10 +40,9 @@ _ADD_SEALS, _NO_CHANGE = 1033, 0x1 | 0x2 | 0x4 | 0x8  # no more seals, not short
 
 def serve(setup: dict[str, Any]) -> NoReturn:
     """The keeper: confines this process as ``setup`` says, then forks a driver for every byte it reads."""
-    nothing = os.open("/dev/null", os.O_RDWR)
     os.dup2(0, _IN)
     os.dup2(1, _OUT)
-    errors = os.dup(2)
+    nothing, errors = os.open("/dev/null", os.O_RDWR), os.dup(2)  # opened last: 3 and 4 are taken
     for descriptor in (0, 1):
         os.dup2(nothing, descriptor)
     try:

@@ -102,6 +102,7 @@ def run_python(code: types.CodeType, function: str | None, data: bytes, value: i
 
 def _run(code: types.CodeType, function: str | None, data: bytes, value: int, module: types.ModuleType) -> int:
     try:
+        out = sys.stdout
         try:
             if function is None:
                 exec(code, module.__dict__)
@@ -109,7 +110,8 @@ def _run(code: types.CodeType, function: str | None, data: bytes, value: int, mo
                 _call(code, function, data, value, module)
         finally:
             atexit._run_exitfuncs()
-            sys.stdout.flush()
+            for stream in (sys.stdout, out):  # the program may have put another in its place, and used both
+                stream.flush()
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             return (ended.code or 0) & 0xFF
