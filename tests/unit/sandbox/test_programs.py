@@ -19,7 +19,7 @@ STDIN = {
     "open(0)": ("print(open(0).read().upper(), end='')", "é\n", "É\n"),
     "os.read": ("import os\nos.write(1, os.read(0, 100))", "raw", "raw"),
     "fast output": ("import sys\nsys.stdout.write('x' * 3)\nsys.stdout.flush()\nprint('y')", "", "xxxy\n"),
-    "rebound output": ("import sys, io\nsys.stdout = out = io.StringIO()\nprint(1)\nsys.__stdout__.write('2')", "", "2"),
+    "rebound output": ("import sys, io\nsys.stdout = io.StringIO()\nprint(1)\nsys.__stdout__.write('2')", "", "2"),
     "atexit": ("import atexit\natexit.register(lambda: print('last'))\nprint('first')", "", "first\nlast\n"),
     "main": ("def main():\n    print('main')\nif __name__ == '__main__':\n    main()", "", "main\n"),
     "exit": ("print('early')\nexit_now = True\nimport sys\nsys.exit()\nprint('never')", "", "early\n"),
@@ -37,10 +37,20 @@ STDIN = {
         "",
         "20000\n",
     ),
-    "regular": ("import re, string, datetime, decimal, fractions\nprint(re.sub('a', 'b', 'aa'), decimal.Decimal('0.1'))", "", "bb 0.1\n"),
-    "abort caught": ("import signal\nsignal.signal(signal.SIGUSR1, lambda *a: print('got'))\nimport os\nos.kill(os.getpid(), signal.SIGUSR1)", "", "got\n"),
-    "devnull": ("import os, sys\nsys.stderr = open(os.devnull, 'w')\nprint('x', file=sys.stderr)\nprint('y')", "", "y\n"),
-}  # fmt: skip
+    "standard library": (
+        "import re, string, datetime, decimal, fractions, array, statistics, operator, queue, textwrap, zlib, uuid\n"
+        "print(re.sub('a', 'b', 'aa'), decimal.Decimal('0.1'), fractions.Fraction(1, 3))",
+        "",
+        "bb 0.1 1/3\n",
+    ),
+    "own signal": (
+        "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *a: print('got'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)",
+        "",
+        "got\n",
+    ),
+    "devnull": ("import os, sys\nsys.stderr = open(os.devnull, 'w')\nprint(1, file=sys.stderr)\nprint(2)", "", "2\n"),
+}
 
 
 @pytest.mark.parametrize("case", STDIN)
@@ -59,13 +69,13 @@ FUNCTIONS: dict[str, tuple[str, str, list[Any], Any]] = {
         "        return [heappop(heap), c['a'], len(d), bisect_left([1, 3], 2), inf > 1, list(accumulate([1, 2]))]",
         "f", [5], [5, 2, 1, 1, True, [1, 3]],
     ),
-    "cache": ("@lru_cache(None)\ndef fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)", "fib", [90], 2880067194370816120),
+    "cache": ("@lru_cache(None)\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", "f", [90], 2880067194370816120),
     "name of the prelude": ("class Solution:\n    def gcd(self, a): return 'own'", "gcd", [4], "own"),
     "own function of that name": ("def gcd(a): return 'own'", "gcd", [4], "own"),
     "tuple": ("def f(): return (1, 'é')", "f", [], [1, "é"]),
     "prints too": ("def f():\n    print('noise')\n    return None", "f", [], None),
     "deep recursion": ("def f(n): return n and 1 + f(n - 1)", "f", [20000], 20000),
-    "nested data": ("def f(x): return {'k': x}", "f", [[{"a": [1.5, None, "\ud83d\ude00"]}]], {"k": [{"a": [1.5, None, "😀"]}]}),
+    "nested data": ("def f(x): return {'k': x}", "f", [[{"a": [1.5, None, "😀"]}]], {"k": [{"a": [1.5, None, "😀"]}]}),
 }  # fmt: skip
 
 
