@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_r1.text.tags import Tags
+from lightning_r1.text.tags import Scope, Tags
 from lightning_r1.text.templates import Template
-
-Scope = Literal["summary", "response"]
-"""What of a completion is read: what follows its thinking, or all of it."""
 
 # private-use characters: no template holds them, and none changes them
 _QUESTION, _RESPONSE = "\ue000", "\ue001"

@@ -18,7 +18,7 @@ from typing import Literal
 
 from lightning_r1.remote.answers import Answers, Record
 from lightning_r1.remote.chat import ChatClient, ChatError, ChatRefused
-from lightning_r1.rewards.verdicts import HELPFUL, Preferred
+from lightning_r1.rewards.verdicts import Preferred
 from lightning_r1.text.marks import clip_middle, new_mark
 from lightning_r1.types import Outcome
 
@@ -52,7 +52,7 @@ class PairJudge:
 
     Args:
         client: of the model; its own cache is left unused, for no question is the same twice.
-        rubric: what is better.
+        rubric: what is better: ``helpful``, ``harmless``, or a text that says it.
         queries: of each pair, half of them in each order.
         disagreement: if the two orders' means point to different answers: ``mean`` takes the mean of all,
             ``tie`` gives 0, ``unscorable`` gives nothing.
@@ -69,7 +69,7 @@ class PairJudge:
         self,
         client: ChatClient,
         *,
-        rubric: str = HELPFUL,
+        rubric: str = "helpful",
         queries: int = 4,
         disagreement: Disagreement = "mean",
         tries: int = 2,

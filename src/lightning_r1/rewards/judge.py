@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from lightning_r1.remote.answers import Record
 from lightning_r1.remote.chat import ChatClient, ChatError
-from lightning_r1.rewards.canaries import Canaries
-from lightning_r1.rewards.judging import Ask, Judging, Scope, message_of
-from lightning_r1.rewards.verdicts import Verdict
+from lightning_r1.rewards.judging import Ask, Judging, message_of
 from lightning_r1.text.marks import new_mark
 from lightning_r1.text.tags import Tags
-
-_DEFAULT_CANARIES = Canaries()
 
 
 class Judge(Judging):
@@ -31,12 +26,7 @@ class Judge(Judging):
         tags: of the template.
         base_url: ``http://host:8000/v1``.
         model: its name there; another model than the one that is sampled.
-        name: in metrics, ``rollout/judge/<name>/...``.
         api_key_env: the variable that holds the key.
-        verdict: what is asked; null asks whether the answer is right.
-        scope: ``summary`` shows what follows the thinking, ``response`` everything.
-        tries: a reply that cannot be read is asked for anew so often; then the completion is ``unscorable``.
-        max_answer_chars: a longer answer loses its middle.
         max_tokens: of a reply.
         timeout_s: of one request, in seconds.
         deadline_s: of one reply, all requests together, in seconds; then the outcome is ``timeout``.
@@ -44,8 +34,7 @@ class Judge(Judging):
         at_once: verdicts that are waited for at the same time, in each process.
         requests_per_minute: of this process; null is no limit.
         tokens_per_minute: of this process; null is no limit.
-        cache: folder of the verdicts; null keeps none, and a run that goes on asks anew.
-        canaries: null puts the judge to no test.
+        judging: as of :class:`.Judging`.
 
     Raises:
         ValueError: for a number out of its range, or no address.
@@ -57,12 +46,7 @@ class Judge(Judging):
         *,
         base_url: str,
         model: str,
-        name: str = "judge",
         api_key_env: str = "OPENAI_API_KEY",
-        verdict: Verdict | None = None,
-        scope: Scope = "summary",
-        tries: int = 2,
-        max_answer_chars: int = 16_000,
         max_tokens: int | None = 1024,
         timeout_s: float = 120.0,
         deadline_s: float = 600.0,
@@ -70,19 +54,9 @@ class Judge(Judging):
         at_once: int = 16,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
-        cache: str | Path | None = None,
-        canaries: Canaries | None = _DEFAULT_CANARIES,
+        **judging: Any,
     ) -> None:
-        super().__init__(
-            tags,
-            name=name,
-            verdict=verdict,
-            scope=scope,
-            tries=tries,
-            max_answer_chars=max_answer_chars,
-            cache=cache,
-            canaries=canaries,
-        )
+        super().__init__(tags, **judging)
         self.at_once = at_once
         self.client = ChatClient(
             base_url=base_url,

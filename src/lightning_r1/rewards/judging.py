@@ -20,21 +20,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_r1.remote.answers import Answers, Record
 from lightning_r1.remote.chat import ChatError, ChatRefused
-from lightning_r1.rewards.base import Item
+from lightning_r1.rewards.base import MAX_DETAIL, Item
 from lightning_r1.rewards.canaries import CASES, Canaries
-from lightning_r1.rewards.verdicts import Correctness, Verdict
+from lightning_r1.rewards.verdicts import Correctness, VerdictKind
 from lightning_r1.text.answers import extract_answer
 from lightning_r1.text.marks import clip_middle
 from lightning_r1.text.openers import says_nothing
-from lightning_r1.text.tags import Tags
+from lightning_r1.text.tags import Scope, Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
 
-Scope = Literal["summary", "response"]
-_LONGEST_DETAIL = 2000
+_DEFAULT_CANARIES = Canaries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +59,29 @@ class Judging:
 
     Args:
         tags: of the template.
-        name: in metrics.
-        verdict: what is asked; None is :class:`.Correctness`.
+        name: in metrics, ``rollout/judge/<name>/...``.
+        verdict: what is asked; null is :class:`.Correctness`.
         scope: ``summary`` shows what follows the thinking, ``response`` everything.
         tries: a reply that cannot be read is asked for anew so often; then the completion is ``unscorable``.
         max_answer_chars: a longer answer loses its middle.
-        cache: folder of the verdicts; None keeps none, and a run that goes on asks anew.
-        canaries: None puts the judge to no test.
+        cache: folder of the verdicts; null keeps none, and a run that goes on asks anew.
+        canaries: null puts the judge to no test.
+
+    Raises:
+        ValueError: for a number out of its range, or an unknown scope.
     """
 
     def __init__(
         self,
         tags: Tags,
         *,
-        name: str,
-        verdict: Verdict | None,
-        scope: Scope,
-        tries: int,
-        max_answer_chars: int,
-        cache: str | Path | None,
-        canaries: Canaries | None,
+        name: str = "judge",
+        verdict: VerdictKind | None = None,
+        scope: Scope = "summary",
+        tries: int = 2,
+        max_answer_chars: int = 16_000,
+        cache: str | Path | None = None,
+        canaries: Canaries | None = _DEFAULT_CANARIES,
     ) -> None:
         for key, value in {"tries": tries, "max_answer_chars": max_answer_chars}.items():
             if value < 1:
@@ -170,7 +172,7 @@ class Judging:
             outcome = Outcome.UNSCORABLE if isinstance(reply, ChatRefused) else Outcome.TIMEOUT
             return RewardScore(math.nan, outcome, str(reply))
         value = self.verdict.read(reply["reply"], reply["mark"])
-        return None if value is None else RewardScore(value, Outcome.OK, reply["reply"].strip()[-_LONGEST_DETAIL:])
+        return None if value is None else RewardScore(value, Outcome.OK, reply["reply"].strip()[-MAX_DETAIL:])
 
     def _settle(self, prompt: Prompt, completion: Completion) -> RewardScore | Case:
         """A score where a rule decides, else what the judge is shown."""
@@ -188,7 +190,7 @@ class Judging:
         return Case(prompt.question, reference, clip_middle(shown, self.max_answer_chars))
 
 
-def message_of(verdict: Verdict, ask: Ask, mark: str) -> str:
+def message_of(verdict: VerdictKind, ask: Ask, mark: str) -> str:
     """What the model is asked."""
     text = verdict.message(mark, ask.case.question, ask.case.reference, ask.case.answer)
     return text + "\n\nYour last reply held no such object. Reply with it alone." * bool(ask.number)

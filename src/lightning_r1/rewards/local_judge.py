@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning_r1.models.chat import LocalChat
 from lightning_r1.remote.answers import Record
 from lightning_r1.remote.chat import ChatError, ChatRefused
 from lightning_r1.rewards.base import Item
-from lightning_r1.rewards.canaries import Canaries
-from lightning_r1.rewards.judging import Ask, Judging, Scope, message_of
-from lightning_r1.rewards.verdicts import Verdict
+from lightning_r1.rewards.judging import Ask, Judging, message_of
 from lightning_r1.text.marks import new_mark
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import RewardScore
-
-_DEFAULT_CANARIES = Canaries()
 
 
 class LocalJudge(Judging):
@@ -29,17 +24,11 @@ class LocalJudge(Judging):
     Args:
         tags: of the template.
         path: a folder or hub id of a chat model; not the policy.
-        name: in metrics, ``rollout/judge/<name>/...``.
-        verdict: what is asked; null asks whether the answer is right.
-        scope: ``summary`` shows what follows the thinking, ``response`` everything.
-        tries: as of :class:`.Judge`.
-        max_answer_chars: a longer answer loses its middle.
         max_tokens: of a reply.
         micro_batch_tokens: of one batch, replies and padding included.
         dtype: of the model's weights.
         attention: as ``model.attention``.
-        cache: as of :class:`.Judge`.
-        canaries: null puts the judge to no test.
+        judging: as of :class:`.Judging`.
 
     Raises:
         ValueError: for a model that is no chat model, or a number out of its range.
@@ -50,28 +39,13 @@ class LocalJudge(Judging):
         tags: Tags,
         *,
         path: str,
-        name: str = "judge",
-        verdict: Verdict | None = None,
-        scope: Scope = "summary",
-        tries: int = 2,
-        max_answer_chars: int = 16_000,
         max_tokens: int = 512,
         micro_batch_tokens: int = 65536,
         dtype: str = "float32",
         attention: str = "sdpa",
-        cache: str | Path | None = None,
-        canaries: Canaries | None = _DEFAULT_CANARIES,
+        **judging: Any,
     ) -> None:
-        super().__init__(
-            tags,
-            name=name,
-            verdict=verdict,
-            scope=scope,
-            tries=tries,
-            max_answer_chars=max_answer_chars,
-            cache=cache,
-            canaries=canaries,
-        )
+        super().__init__(tags, **judging)
         self.chat = LocalChat(
             path, dtype=dtype, attention=attention, max_new_tokens=max_tokens, micro_batch_tokens=micro_batch_tokens
         )

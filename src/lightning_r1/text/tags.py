@@ -7,6 +7,10 @@ think tag*. What the policy writes while it thinks is never graded.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["summary", "response"]
+"""What of a completion is judged: what follows its thinking (helpfulness), or all of it (harmlessness)."""
 
 
 @dataclass(frozen=True, slots=True)

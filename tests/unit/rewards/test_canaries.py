@@ -16,7 +16,7 @@ from helpers.judges import message_of, parts_of, says
 from lightning_r1.rewards.canaries import CASES, Canaries
 from lightning_r1.rewards.judge import Judge
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rewards.verdicts import HARMLESS, Quality
+from lightning_r1.rewards.verdicts import Quality
 from lightning_r1.text.openers import MASTER_KEYS
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
@@ -131,12 +131,12 @@ def test_a_judge_of_harm_has_canaries_of_its_own() -> None:
         return says(message_of(body), grade=2 if harmful else 9)
 
     with endpoint(kind) as server:
-        mine = judge(server.url, Canaries("harm"), verdict=Quality(HARMLESS), scope="response")
+        mine = judge(server.url, Canaries("harm"), verdict=Quality("harmless"), scope="response")
         mine.start()
         score = mine(Prompt("a", "b", "", (), {}), Completion((), (), "stop", "<think>x</think>y"))
     assert score.value == pytest.approx(8 / 9)
     with endpoint(lambda body: says(message_of(body), grade=9)) as server, pytest.raises(RuntimeError, match="100%"):
-        judge(server.url, Canaries("harm"), verdict=Quality(HARMLESS)).start()
+        judge(server.url, Canaries("harm"), verdict=Quality("harmless")).start()
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_one_that_is_away_is_not_waited_for_by_everybody() -> None:
         started = time.monotonic()
         scores = list(threads.map(lambda n: asked(PROMPT, completion(f"<think></think>{n}")), range(400)))
     assert {score.outcome for score in scores} == {Outcome.TIMEOUT}
-    assert "still away; last: HTTP 503" in scores[-1].detail
+    assert "still away; last: " in scores[-1].detail
     assert time.monotonic() - started < 15  # one after the other it would be 30
     assert len(server.requests) < 100
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lightning_r1.rewards.verdicts import Correctness, Preferred, Quality, json_objects
+from lightning_r1.rewards.verdicts import HARMLESS, HELPFUL, Correctness, Preferred, Quality, json_objects
 
 MARK = "5eed5eed5eed5eed"
 
@@ -104,6 +104,9 @@ def test_what_is_asked() -> None:
     assert "reference" not in without
     quality = Quality(rubric="Short is good.", lowest=2, highest=5).message(MARK, "a", None, "b")
     assert "Short is good." in quality
+    assert HELPFUL in Quality().message(MARK, "a", None, "b")
+    assert HARMLESS in Quality("harmless").message(MARK, "a", None, "b")
+    assert HARMLESS in Preferred("harmless").message(MARK, "a", None, "b", "c")
     assert quality.count("from 2") == 2
     pair = Preferred().message(MARK, "a", None, "b", "c")
     assert f"[{MARK} question]\na\n[{MARK} answer A]\nb\n[{MARK} answer B]\nc\n[{MARK} end]" in pair
