@@ -140,7 +140,7 @@ class ChatClient:
             raise ChatError(f"{self.url}: still away; last: {why}")
         body = json.dumps(request).encode()
         tokens = len(body) / 4 + self.options.get("max_tokens", 0)  # a guess, until the endpoint tells
-        started, next_wait, wait, last = time.monotonic(), self.first_wait_s, 0.0, "it asked for a pause"
+        started, next_wait, wait, last = time.monotonic(), self.first_wait_s, 0.0, ""
         deadline = started + self.deadline_s
         while True:
             wait = max(wait, self._pace.paused())
@@ -153,11 +153,13 @@ class ChatClient:
             try:
                 return self._once(body, min(self.timeout_s, max(0.001, deadline - time.monotonic())), tokens)
             except _TryAgain as error:
-                last = str(error)
+                if not last or time.monotonic() < deadline:  # a try that was cut off tells less than the one before
+                    last = str(error)
                 self._pace.pause(error.wait_s)
             if self._presence.probing():
                 break
             wait, next_wait = next_wait * _JITTER.uniform(0.5, 1.0), min(2 * next_wait, _LONGEST_WAIT_S)
+        last = last or f"it asked all for a pause of {wait:.0f} s"
         self._presence.gave_up(started, last)
         raise ChatError(f"{self.url}: no answer within {self.deadline_s:g} s; last: {last}")
 

@@ -118,7 +118,7 @@ def test_one_that_is_away_cannot_start_but_does_not_stop_a_run() -> None:
     model: list[Says] = [lambda body: 503]
     with endpoint(lambda body: model[0](body)) as server:
         mine = judge(server.url, Canaries(every_n_steps=1), deadline_s=0.2)
-        with pytest.raises(RuntimeError, match=r"judge mine: it does not answer: .*HTTP 503"):
+        with pytest.raises(RuntimeError, match=r"judge mine: it does not answer: .*(no answer within|still away)"):
             mine.start()
         assert mine.watch(0) == {}
         assert mine.watch(5) == {}  # not a single one was answered
