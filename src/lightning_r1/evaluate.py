@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning_r1.config.build_evaluation import (
     check_evaluation,
     launch,
 )
+from lightning_r1.config.build_graders import build_grader, build_scorer
 from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
@@ -31,7 +33,7 @@ from lightning_r1.evaluation.results import Sample, numbers_of, problems_of
 from lightning_r1.evaluation.store import SampleStore
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather, rank
-from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.text.records import read_jsonl, write_jsonl
 
 
@@ -64,10 +66,12 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         if rank() == 0:
             keep_config(run_dir, config)
         started = time.perf_counter()
-        if rescore:
-            _grade_again(sets, codec, run_dir)
-        else:
-            _sample(config, sets, codec, run_dir, device)
+        by_name = {of_set.name: of_set.prompts for of_set in sets}
+        with closing(build_grader(config, codec, by_name, build_scorer(config))) as grader:
+            if rescore:
+                _grade_again(sets, codec, run_dir, grader)
+            else:
+                _sample(config, sets, codec, run_dir, device, grader)
         if rank() == 0:
             finished = _finish(config, sets, run_dir, seconds=time.perf_counter() - started)
     finished = finished or {}
@@ -80,13 +84,21 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     return finished
 
 
-def _sample(config: Mapping[str, Any], sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path, device: Any) -> None:
+def _sample(
+    config: Mapping[str, Any],
+    sets: Sequence[EvaluationSet],
+    codec: Codec,
+    run_dir: Path,
+    device: Any,
+    grader: RewardSuite,
+) -> None:
     """Make the samples that are not there yet."""
     stores = {of_set.name: SampleStore(_file(run_dir, "samples", of_set.name)) for of_set in sets}
     missing = [of_set for of_set in sets if not stores[of_set.name].whole]
     if not missing:
         return
-    engine, grader = build_sampler(config, device), Accuracy(codec.template.tags)
+    engine = build_sampler(config, device)
+    grader.start()
     for of_set in missing:
         make = partial(sample, engine, grader, codec=codec, sampling=of_set.sampling, seed=config["eval"]["seed"])
         prompts_a_part = max(1, config["save_every"] // of_set.sampling.group_size)
@@ -94,7 +106,7 @@ def _sample(config: Mapping[str, Any], sets: Sequence[EvaluationSet], codec: Cod
             stores[of_set.name].fill(of_set.prompts, make, prompts_a_part=prompts_a_part, told=told)
 
 
-def _grade_again(sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path) -> None:
+def _grade_again(sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path, grader: RewardSuite) -> None:
     """Grade what is stored; nothing is written unless all of it can be."""
     graded: list[tuple[SampleStore, list[Sample]]] = []
     for of_set in sets:
@@ -103,7 +115,7 @@ def _grade_again(sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path) -> 
             raise ConfigError(
                 f"rescore=true: {store.file} is not there; let the evaluation sample first, without rescore"
             )
-        graded.append((store, grade_again(Accuracy(codec.template.tags), of_set.prompts, store.read(), codec.template)))
+        graded.append((store, grade_again(grader, of_set.prompts, store.read(), codec.template)))
     for store, samples in graded:
         store.write(samples)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +25,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.experience.selection import KEPT
 from lightning_r1.parallel.collectives import all_gather, rank, world_size
+from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rollout.engine import seed_for
 from lightning_r1.text.language import count_words, language_share
 from lightning_r1.text.records import read_jsonl, write_jsonl
@@ -53,7 +55,9 @@ def sample(config: Mapping[str, Any]) -> dict[str, Any]:
         job = build_sampling(config, device)
         if rank() == 0:
             keep_config(run_dir, config)
-        parts = _make_parts(config, job, run_dir / "parts")
+        with closing(job.rewards):
+            job.rewards.start()
+            parts = _make_parts(config, job, run_dir / "parts")
         if rank() == 0:
             finished = _finish(config, job, parts, run_dir)
     finished = finished or {}
@@ -95,11 +99,14 @@ def _part(config: Mapping[str, Any], job: SamplingJob, start: int) -> list[dict[
     started = time.perf_counter()
     prompts = job.prompts[start : start + config["sample"]["prompts_a_part"]]
     seeds = [seed_for(config["seed"], "sample", start + place) for place in range(len(prompts))]
-    scored = job.rewards.score(job.engine.generate(prompts, job.sampling, seeds=seeds))
+    scoring = job.rewards.open()
+    job.engine.generate(prompts, job.sampling, seeds=seeds, finished=scoring.add)
+    scored = scoring.result()
+    # what no rule can score a judge may
+    Tally().add(scored).check(replace(job.rewards.stop_at, unscorable=None))
     kept: list[tuple[Prompt, Trace]] = []
     counts: Counter[str] = Counter()
-    for group in scored:
-        traces, of_group = job.selection.select(group, job.provenance)
+    for group, (traces, of_group) in zip(scored, job.selection.select_all(scored, job.provenance), strict=True):
         kept += [(group.group.prompt, trace) for trace in traces]
         counts += of_group
     traces = job.rewriter.rewrite(kept) if job.rewriter else [trace for _, trace in kept]

@@ -6,6 +6,7 @@ Started again, a run goes on from its newest whole checkpoint, in the same folde
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,14 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         console.print(f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True)
         return finished
     quiet()
-    run = build(config)
+    with closing(build(config)) as run:
+        return _fit(run)
+
+
+def _fit(run: Run) -> dict[str, Any]:
+    """Train to the end."""
+    run_dir, config = run.run_dir, run.config
+    run.start()
     if not getattr(rank_zero_only, "rank", 0):
         keep_config(run_dir, config)
     saved = newest_checkpoint(run_dir / "checkpoints", tell=console.print)

@@ -13,7 +13,7 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.evaluation.evaluator import evaluate
 from lightning_r1.evaluation.results import KS
 from lightning_r1.modules.phase import Phase
-from lightning_r1.rewards.base import Reward
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.text.records import write_jsonl
 from lightning_r1.types import Prompt, Sampling
@@ -103,7 +103,7 @@ class HeldOutEvaluation(Evaluation):
     def __init__(
         self,
         engine: RolloutEngine,
-        grader: Reward,
+        grader: RewardSuite,
         sets: Mapping[str, Sequence[Prompt]],
         *,
         sampling: Sampling,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,6 +22,7 @@ from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
 from lightning_r1.callbacks.watchdog import Watchdog
+from lightning_r1.config.build_graders import build_grader, build_scorer
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
 from lightning_r1.config.checks import check_rules
@@ -31,7 +33,7 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
-from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.base import Scorer
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Prompt, Sampling
@@ -48,6 +50,22 @@ class Run:
     datamodule: L.LightningDataModule
     trainer: L.Trainer
     evaluation: Evaluation | None
+    suites: Sequence[RewardSuite] = ()
+    """Rewards and graders; their workers live until :meth:`close`."""
+
+    def start(self) -> None:
+        """Wait until every reward can be asked.
+
+        Raises:
+            RewardError: if one cannot; names it.
+        """
+        for suite in self.suites:
+            suite.start()
+
+    def close(self) -> None:
+        """Let go of the rewards' processes."""
+        for suite in self.suites:
+            suite.close()
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -61,11 +79,18 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def build(config: Mapping[str, Any]) -> Run:
-    """Build a run from a checked, resolved config.
+    """Build a run from a checked, resolved config. It has to be closed.
 
     Raises:
         ConfigError: for what only shows when files are read.
     """
+    with ExitStack() as started:
+        run = _build(config, started)
+        started.pop_all()
+    return run
+
+
+def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
     run_dir = Path(config["paths"]["run_dir"])
     if config["threads"]:
         torch.set_num_threads(config["threads"])
@@ -73,6 +98,7 @@ def build(config: Mapping[str, Any]) -> Run:
     datamodule = instantiate(config["data"], _convert_="all")
     module: Phase
     evaluation: Evaluation | None
+    suites: list[RewardSuite] = []
     if config["phase"]["kind"] == "reward_model":
         codec = build_codec(config)
         parts = _parts(config, build_reward_model(config, codec), codec)
@@ -80,10 +106,17 @@ def build(config: Mapping[str, Any]) -> Run:
         evaluation = build_example_evaluation(config, datamodule)
     else:
         codec, policy = build_policy(config)
+        scorer = build_scorer(config)
+        started.callback(scorer.close)
         engine: RolloutEngine = call_with(config["rollout"], policy=policy, codec=codec)
         tokenise(config, datamodule, codec)
-        module = build_module(config, policy, codec, engine, datamodule)
-        evaluation = _evaluation(config, policy, codec, engine, run_dir)
+        if config["phase"]["kind"] in ("rl", "distill"):
+            suites.append(build_rewards(config, codec, scorer))
+        module = build_module(config, policy, codec, engine, datamodule, *suites)
+        sets = build_sets(config, codec)
+        if sets:
+            suites.append(build_grader(config, codec, sets, scorer))
+        evaluation = _evaluation(config, policy, engine, run_dir, sets, suites[-1]) if sets else None
     callbacks: list[L.Callback] = [
         ConsoleProgress(**config["callbacks"]["console"]),  # before the evaluation, which reports to it
         *([evaluation] if evaluation else []),
@@ -92,14 +125,20 @@ def build(config: Mapping[str, Any]) -> Run:
         step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
-    return Run(config, run_dir, codec, module, datamodule, trainer, evaluation)
+    return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, suites)
 
 
-def build_rewards(config: Mapping[str, Any], codec: Codec) -> RewardSuite:
-    """The reward functions by name."""
+def build_rewards(config: Mapping[str, Any], codec: Codec, scorer: Scorer | None = None) -> RewardSuite:
+    """The reward functions by name, and where they run."""
     nodes = config["reward"]["rewards"] or {}
     rewards = {name: build_reward(node, f"reward.rewards.{name}", codec) for name, node in nodes.items()}
-    return RewardSuite(rewards, config["reward"]["weights"], routes=config["reward"].get("routes"))
+    return RewardSuite(
+        rewards,
+        config["reward"]["weights"],
+        scorer or build_scorer(config),
+        config["reward"].get("routes"),
+        instantiate(config["reward"]["stop_at"]),
+    )
 
 
 def build_reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
@@ -162,7 +201,7 @@ def build_module(
         _context(policy), datamodule.longest, algorithm.sampling, key="algo.sampling", fix="data.max_prompt_tokens"
     )
     rewards = rewards or build_rewards(config, codec)
-    rewards.check_covers([*datamodule.train, *datamodule.general])
+    rewards.expect([*datamodule.train, *datamodule.general])
     return call_with(
         config["phase"]["module"],
         algorithm=algorithm,
@@ -223,12 +262,14 @@ def build_sets(config: Mapping[str, Any], codec: Codec, *, limit: int | None = N
 
 
 def _evaluation(
-    config: Mapping[str, Any], policy: Policy, codec: Codec, engine: RolloutEngine, run_dir: Path
-) -> HeldOutEvaluation | None:
+    config: Mapping[str, Any],
+    policy: Policy,
+    engine: RolloutEngine,
+    run_dir: Path,
+    sets: Mapping[str, Sequence[Prompt]],
+    grader: RewardSuite,
+) -> HeldOutEvaluation:
     options = config["eval"]
-    sets = build_sets(config, codec)
-    if not sets:
-        return None
     sampling = instantiate(options["sampling"])
     for name, prompts in sets.items():
         longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
@@ -236,7 +277,7 @@ def _evaluation(
         check_context(_context(policy), longest, sampling, key="eval.sampling", fix=fix)
     return HeldOutEvaluation(
         engine,
-        Accuracy(codec.template.tags),
+        grader,
         sets,
         sampling=sampling,
         every_n_steps=options["every_n_steps"],

@@ -21,6 +21,7 @@ from lightning_r1.models.export import read_card
 from lightning_r1.models.identity import weights_hash
 from lightning_r1.models.load import context_length
 from lightning_r1.remote.chat import ChatClient
+from lightning_r1.rewards.base import Reward, attribute
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.text.filters import TraceFilter
@@ -92,13 +93,13 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
     context = context_length(config["model"]["path"])
     check_context(context, data.longest, sampling, key="sample.sampling", fix="data.max_prompt_tokens")
     rewards = build_rewards(config, codec)
-    rewards.check_covers(data.train)
+    rewards.expect(data.train)
     rewards.to(device)
     selection = Selection(
         filter=TraceFilter(codec.template.tags, instantiate(options["faults"], _convert_="all")),
         require=options["require"],
         max_per_prompt=options["max_per_prompt"],
-        judge=build_reward(options["judge"], "sample.judge", codec) if options["judge"] else None,
+        judge=_judge(options["judge"], codec, device) if options["judge"] else None,
     )
     return SamplingJob(
         codec=codec,
@@ -110,6 +111,23 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
         sampling=sampling,
         provenance=_provenance(config, sampling, weights_hash(policy.model)),
     )
+
+
+def _judge(node: Mapping[str, Any], codec: Codec, device: torch.device) -> Reward:
+    """Decides where no rule does; it proves itself before the job begins.
+
+    Raises:
+        ConfigError: if it is away, or fails its canaries.
+    """
+    judge = build_reward(node, "sample.judge", codec)
+    if move := attribute(judge, "to"):
+        move(device)
+    if start := attribute(judge, "start"):
+        try:
+            start()
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"sample.judge: {error}") from error
+    return judge
 
 
 def _rewriter(options: Mapping[str, Any] | None, run_dir: Path, *parts: Any) -> Rewriter | None:

@@ -14,7 +14,9 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.program_rules import programs_have_a_grader
 from lightning_r1.config.reading import Config, get
 from lightning_r1.functional.divergence import check_divergence
+from lightning_r1.rewards.outcomes import StopAt
 from lightning_r1.rewards.suite import check_routes
+from lightning_r1.rewards.workers import WorkerPool
 
 RULES: list[Callable[[Config], None]] = []
 
@@ -128,7 +130,7 @@ def a_divergence_is_one_of_ours(config: Config) -> None:
 @rule
 def completions_are_scored(config: Config) -> None:
     """Every rollout is scored, also where the phase learns from something else."""
-    if _rolls_out(config) and not get(config, "reward"):
+    if _rolls_out(config) and "rewards" not in (get(config, "reward") or {}):
         raise ConfigError("reward: every completion is scored; choose reward=rules (distillation only logs it)")
 
 
@@ -230,6 +232,19 @@ def routes_lead_from_rewards_to_domains(config: Config) -> None:
 
 
 rule(programs_have_a_grader)
+
+
+@rule
+def rewards_have_somewhere_to_run(config: Config) -> None:
+    """Workers with time and memory, and limits to failing that are shares."""
+    for key, target in (("reward.workers", WorkerPool), ("reward.stop_at", StopAt)):
+        options = {name: value for name, value in (get(config, key) or {}).items() if name != "_target_"}
+        if key == "reward.workers" and options.get("workers") == 0:
+            continue  # no workers at all
+        try:
+            target(**options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 @rule

@@ -20,8 +20,8 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
 
 SUMMARY = "summary.json"
-# none of it changes a number
-_MAY_CHANGE = ("resume", "logger", "callbacks", "threads", "paths", "debug")
+# none of it changes a number, but for answers that were left out because a reward failed
+_MAY_CHANGE = ("resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at")
 
 
 def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from lightning_r1.evaluation.results import KS, Sample, numbers_of
 from lightning_r1.evaluation.voting import AnswerClasses
 from lightning_r1.models.codec import Codec
-from lightning_r1.parallel.collectives import all_gather, rank, world_size
+from lightning_r1.parallel.collectives import all_gather, rank, together, world_size
 from lightning_r1.rewards.accuracy import answer_classes, stated_answer
-from lightning_r1.rewards.base import InProcessScorer, Reward
+from lightning_r1.rewards.base import RewardError
+from lightning_r1.rewards.outcomes import Tally
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import Progress, RolloutEngine, seed_for
 from lightning_r1.text.language import count_words, language_share, script_of
 from lightning_r1.text.reflection import count_reflections
 from lightning_r1.text.templates import Template
-from lightning_r1.types import Completion, Prompt, Sampling
+from lightning_r1.types import Completion, Group, Outcome, Prompt, Sampling, ScoredGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Evaluation:
 
 def evaluate(
     engine: RolloutEngine,
-    grader: Reward,
+    grader: RewardSuite,
     prompts: Sequence[Prompt],
     codec: Codec,
     *,
@@ -43,7 +46,7 @@ def evaluate(
 
     Args:
         engine: samples from the policy.
-        grader: a completion is right if its value is 1.
+        grader: a completion is right if its rewards, of which each prompt has one as a rule, add up to 1.
         prompts: of one set.
         codec: template and tokenizer.
         sampling: how to sample.
@@ -58,10 +61,13 @@ def evaluate(
 
     Raises:
         ValueError: for prompts that share an id, or an unknown language, before anything is sampled.
+        RewardError: on every rank, if the grader fails too often (``grader.stop_at``).
     """
     check_prompts(prompts)
     mine = [prompts[index] for index in range(rank(), len(prompts), world_size())]
-    graded = sample(engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress)
+    graded = together(
+        lambda: sample(engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress), RewardError
+    )
     by_id: dict[str, list[Sample]] = {prompt.id: [] for prompt in prompts}
     for one in (one for part in all_gather(graded) for one in part):
         by_id[one.prompt_id].append(one)
@@ -84,7 +90,7 @@ def check_prompts(prompts: Sequence[Prompt]) -> None:
 
 def sample(
     engine: RolloutEngine,
-    grader: Reward,
+    grader: RewardSuite,
     prompts: Sequence[Prompt],
     codec: Codec,
     *,
@@ -96,14 +102,18 @@ def sample(
     if not prompts:
         return []
     seeds = [seed_for(seed, "evaluate", prompt.id) for prompt in prompts]
-    groups = engine.generate(prompts, sampling, seeds=seeds, progress=progress)
-    items = [(group.prompt, completion) for group in groups for completion in group.completions]
-    lengths = [(len(completion.token_ids), codec.thinking_tokens(completion)) for _, completion in items]
-    return _graded(grader, items, lengths, codec.template)
+    scoring = grader.open()
+    groups = engine.generate(prompts, sampling, seeds=seeds, progress=progress, finished=scoring.add)
+    lengths = [
+        (len(completion.token_ids), codec.thinking_tokens(completion))
+        for group in groups
+        for completion in group.completions
+    ]
+    return _graded(scoring.result(), lengths, codec.template, grader)
 
 
 def grade_again(
-    grader: Reward, prompts: Sequence[Prompt], samples: Sequence[Sample], template: Template
+    grader: RewardSuite, prompts: Sequence[Prompt], samples: Sequence[Sample], template: Template
 ) -> list[Sample]:
     """Grade stored samples anew; the grader sees texts without their token ids.
 
@@ -117,19 +127,25 @@ def grade_again(
                 f"prompt {one.prompt_id!r} is not what it was when it was sampled (the set or the template changed), "
                 "and only grading can be repeated; evaluate under another name="
             )
-    items = [(by_id[one.prompt_id], Completion((), (), one.finish_reason, text=one.completion)) for one in samples]
-    return _graded(grader, items, [(one.tokens, one.think_tokens) for one in samples], template)
+    groups = [
+        Group(by_id[id], tuple(Completion((), (), one.finish_reason, text=one.completion) for one in of_prompt))
+        for id, of_prompt in groupby(samples, key=lambda one: one.prompt_id)
+    ]
+    return _graded(grader.score(groups), [(one.tokens, one.think_tokens) for one in samples], template, grader)
 
 
 def _graded(
-    grader: Reward,
-    items: Sequence[tuple[Prompt, Completion]],
-    lengths: Sequence[tuple[int, float]],
-    template: Template,
+    scored: Sequence[ScoredGroup], lengths: Sequence[tuple[int, float]], template: Template, grader: RewardSuite
 ) -> list[Sample]:
-    scores = InProcessScorer().score("accuracy", grader, items)
+    # a gold that nobody can grade is a fact about the set, and is told among the numbers
+    Tally().add(scored).check(replace(grader.stop_at, unscorable=None))
+    items = [
+        (group.group.prompt, completion, place, group)
+        for group in scored
+        for place, completion in enumerate(group.group.completions)
+    ]
     samples = []
-    for (prompt, completion), score, (tokens, think_tokens) in zip(items, scores, lengths, strict=True):
+    for (prompt, completion, place, group), (tokens, think_tokens) in zip(items, lengths, strict=True):
         thinking = template.tags.thinking(completion.text)
         samples.append(
             Sample(
@@ -137,8 +153,8 @@ def _graded(
                 prompt=prompt.text,
                 completion=completion.text,
                 answer=stated_answer(completion.text, prompt.answer, template.tags),
-                correct=score.value == 1,
-                outcome=score.outcome.value,
+                correct=group.rewards[place] == 1,
+                outcome=_outcome(group, place).value,
                 finish_reason=completion.finish_reason,
                 tokens=tokens,
                 think_tokens=think_tokens,
@@ -148,3 +164,10 @@ def _graded(
             )
         )
     return samples
+
+
+def _outcome(scored: ScoredGroup, place: int) -> Outcome:
+    """Why it is no honest grade, if it is none; else the first that is no plain one."""
+    outcomes = [scores[place].outcome for scores in scored.breakdown.values()]
+    failed = [outcome for outcome in outcomes if not outcome.counts]
+    return next(iter(failed), next((outcome for outcome in outcomes if outcome is not Outcome.OK), Outcome.OK))

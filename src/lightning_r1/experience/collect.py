@@ -21,10 +21,12 @@ from lightning_r1.functional import (
     per_reward_advantages,
 )
 from lightning_r1.functional.advantages import Baseline, Std
-from lightning_r1.parallel.collectives import all_gather, all_max, rank
+from lightning_r1.parallel.collectives import all_gather, all_max, rank, together
+from lightning_r1.rewards.base import RewardError
+from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import Progress, RolloutEngine
-from lightning_r1.types import Group, Prompt, Sampling, ScoredGroup
+from lightning_r1.types import Prompt, Sampling, ScoredGroup
 
 DeadGroups = Literal["keep", "drop", "refill"]
 
@@ -91,6 +93,7 @@ class Rollout:
     """Groups sampled on this rank."""
     generation_seconds: float
     reward_seconds: float
+    """That scoring took longer than sampling: it begins with the first group that is whole."""
 
 
 def collect(
@@ -109,24 +112,30 @@ def collect(
         draw: ``draw(refill)`` gives this rank's prompts and seeds of the rollout's first draw
             (0) and of each refill (1, 2, ...).
         engine: samples.
-        rewards: score.
+        rewards: score each group as soon as it is whole, while others are still sampled.
         sampling: how to sample.
         credit: how rewards become advantages.
         groups: groups that this rank's part of the rollout should hold.
         progress: told how far sampling is.
+
+    Raises:
+        RewardError: on every rank, if a reward cannot be asked or fails too often (``rewards.stop_at``).
     """
     scored: list[ScoredGroup] = []
+    tally = Tally()
     sampled = dead = draws = 0
     generation = scoring = 0.0
     refills = credit.max_refills if credit.dead_groups == "refill" else 0
     for refill in range(refills + 1):
         prompts, seeds = draw(refill)
         started = time.perf_counter()
-        fresh: list[Group] = engine.generate(prompts, sampling, seeds=seeds, progress=progress)
+        open_scoring = rewards.open()
+        engine.generate(prompts, sampling, seeds=seeds, progress=progress, finished=open_scoring.add)
         generated = time.perf_counter()
-        fresh_scored = rewards.score(fresh)
+        fresh_scored = together(open_scoring.result, RewardError)
         scoring += time.perf_counter() - generated
         generation += generated - started
+        tally.add(fresh_scored).over_ranks().check(rewards.stop_at)
         draws += 1
         sampled += len(fresh_scored)
         alive = credit.informative(fresh_scored).tolist()

@@ -17,8 +17,9 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
 
     Means are over the completions in the buffer of all ranks, of rewards over those that were scored:
     ``rollout/reward/<name>`` over completions of prompts it is for, and not there without any.
-    ``rollout/outcome/<kind>`` is a share of all scores; ``rollout/dead_group_fraction`` a share of all
-    groups that were sampled; seconds are the slowest rank's.
+    ``rollout/outcome/<kind>`` is a share of all scores, ``rollout/outcome/<name>/<kind>`` of one reward's;
+    ``rollout/dead_group_fraction`` a share of all groups that were sampled; seconds are the slowest rank's,
+    ``time/reward_s`` those by which scoring outlasted sampling.
     """
     completions = [completion for scored in rollout.scored for completion in scored.group.completions]
     rewards = [reward for scored in rollout.scored for reward in scored.rewards if not math.isnan(reward)]
@@ -26,7 +27,8 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     for scored in rollout.scored:
         for name, column in scored.breakdown.items():
             scores.setdefault(name, []).extend(column)
-    outcomes = Counter(score.outcome for column in scores.values() for score in column)
+    outcomes = {name: Counter(score.outcome for score in column) for name, column in scores.items()}
+    of_all = sum(outcomes.values(), Counter[Outcome]())
 
     # (sum, count) of each: ranks may differ in how much they scored, so that means are taken last
     parts = {
@@ -37,7 +39,9 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     for name, column in scores.items():
         honest = [score.value for score in column if score.outcome.counts]
         parts[f"reward/{name}"] = (sum(honest), len(honest))
-    parts |= {f"outcome/{kind}": (outcomes[kind], outcomes.total()) for kind in Outcome}
+    parts |= {f"outcome/{kind}": (of_all[kind], of_all.total()) for kind in Outcome}
+    for name, of_reward in outcomes.items():
+        parts |= {f"outcome/{name}/{kind}": (of_reward[kind], of_reward.total()) for kind in Outcome}
     parts["dead_group_fraction"] = (rollout.dead_groups, rollout.sampled_groups)
     seconds = {"time/rollout_s": rollout.generation_seconds, "time/reward_s": rollout.reward_seconds}
 

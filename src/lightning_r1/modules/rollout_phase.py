@@ -20,7 +20,8 @@ from lightning_r1.functional import minibatch_denominator
 from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.policy import Policy
 from lightning_r1.modules.phase import Phase
-from lightning_r1.parallel.collectives import all_gather, all_sum, rank, world_size
+from lightning_r1.parallel.collectives import all_gather, all_sum, rank, together, world_size
+from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine, seed_for
 from lightning_r1.types import Prompt, Sampling
@@ -127,6 +128,8 @@ class RolloutPhase(Phase[Policy]):
             progress=lambda done, total: self.report("rollout", done, total),
         )
         self.engine.sleep()
+        # what it raises on rank 0, all raise
+        watched = together(lambda: self.rewards.watch(self.global_step) if rank() == 0 else {}, RewardError)
         self.drawn += rollout.draws * plan.prompts_per_rollout
         self.rollouts += 1
         self.last_rollout = rollout
@@ -136,10 +139,14 @@ class RolloutPhase(Phase[Policy]):
             iterations=plan.num_iterations,
             seed=seed_for(self.seed, "minibatches", self.rollouts, rank()),
         )
-        return rollout_metrics(rollout, self.codec) | {
-            "progress/rollouts": float(self.rollouts),
-            "progress/epoch": self.stream.epoch(self.drawn),
-        }
+        return (
+            rollout_metrics(rollout, self.codec)
+            | watched
+            | {
+                "progress/rollouts": float(self.rollouts),
+                "progress/epoch": self.stream.epoch(self.drawn),
+            }
+        )
 
     def completed(self, sequences: Sequences) -> Sequences:
         """A rollout's rows with whatever else their loss needs; here, as they are."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,25 @@ def all_gather(value: T) -> list[T]:
     gathered: list[T | None] = [None] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered  # type: ignore[return-value]
+
+
+def together(work: Callable[[], T], error: type[Exception]) -> T:
+    """``work()`` of every rank; where it raises ``error`` on one, all raise it in its words.
+
+    ``work`` itself must not talk to other ranks behind the place where it may raise.
+    """
+    result: T | None = None
+    raised: Exception | None = None
+    try:
+        result = work()
+    except error as caught:
+        raised = caught
+    failures = [message for message in all_gather(None if raised is None else str(raised)) if message is not None]
+    if raised is not None:
+        raise raised
+    if failures:
+        raise error(failures[0])
+    return cast(T, result)
 
 
 def combine_over_ranks(sums: dict[str, Tensor]) -> dict[str, Tensor]:

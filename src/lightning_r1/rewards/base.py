@@ -22,6 +22,7 @@ of prompt and completion: in which worker it is asked, and in which order, must 
 An object may have any of these besides, and ``preload``, names of modules to import before the first answer:
 
 * ``is_for(prompt) -> bool``: it is not asked about other prompts, and absent from their breakdown;
+* ``expect(prompts)``: told beforehand, in every rank's main process, what it will be asked about;
 * ``start()``: called once before the first scoring, in every rank's main process; it proves itself
   there, and raises ValueError or RuntimeError in one line if it cannot;
 * ``watch(step) -> dict[str, float]``: called once a rollout on rank 0, gives metrics to log under
@@ -88,8 +89,16 @@ class Scorer(Protocol):
         """One score for each item, in order."""
         ...
 
+    def prepare(self, rewards: Sequence[tuple[str, Reward]]) -> None:
+        """Begin to get ready to be asked for these, by name; returns at once.
+
+        Raises:
+            RewardError: if one of them cannot be run here.
+        """
+        ...
+
     def start(self, rewards: Sequence[tuple[str, Reward]]) -> None:
-        """Get ready to be asked for these, by name.
+        """Be ready to be asked for these.
 
         Raises:
             RewardError: if one of them cannot be run here.
@@ -117,6 +126,9 @@ class InProcessScorer:
             return score_together(name, reward, items)
         return [score_one(reward, prompt, completion) for prompt, completion in items]
 
+    def prepare(self, rewards: Sequence[tuple[str, Reward]]) -> None:
+        """There is nothing to do."""
+
     def start(self, rewards: Sequence[tuple[str, Reward]]) -> None:
         """There is nothing to do."""
 
@@ -141,6 +153,9 @@ class ThreadScorer:
     def score(self, name: str, reward: Reward, items: Sequence[Item]) -> list[RewardScore]:
         """See :class:`Scorer`."""
         return self.begin(name, reward, items).result()
+
+    def prepare(self, rewards: Sequence[tuple[str, Reward]]) -> None:
+        """There is nothing to do."""
 
     def start(self, rewards: Sequence[tuple[str, Reward]]) -> None:
         """There is nothing to do."""

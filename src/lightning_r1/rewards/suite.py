@@ -24,6 +24,7 @@ from lightning_r1.rewards.base import (
     at_once,
     attribute,
 )
+from lightning_r1.rewards.outcomes import NEVER, StopAt
 from lightning_r1.types import Domain, Group, Prompt, RewardScore, ScoredGroup
 
 DOMAINS: tuple[str, ...] = get_args(Domain)
@@ -39,6 +40,7 @@ class RewardSuite:
         scorer: where rules run; a reward that only waits runs in threads of this process, and a
             :class:`.BatchReward` at the end of a rollout, whatever the scorer. It is closed with the suite.
         routes: by name, the domains a reward is for; every domain where nothing is said.
+        stop_at: shares of failed scores at which the run should stop; for those who hold whole rollouts.
 
     Raises:
         ValueError: if there is no reward, a weight or a route names none, or a route no domain.
@@ -50,6 +52,7 @@ class RewardSuite:
         weights: Mapping[str, float] | None = None,
         scorer: Scorer | None = None,
         routes: Routes | None = None,
+        stop_at: StopAt = NEVER,
     ) -> None:
         if not rewards:
             raise ValueError("reward.rewards is empty: there is nothing to learn from; name at least one reward")
@@ -61,15 +64,30 @@ class RewardSuite:
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in rewards}
         self.routes = {name: tuple((routes or {}).get(name, DOMAINS)) for name in rewards}
         self.scorer: Scorer = scorer or InProcessScorer()
+        self.stop_at = stop_at
         self._threads = ThreadScorer()
         self._started = False
 
     def asked(self, prompt: Prompt) -> Iterator[str]:
         """Names of the rewards that are for a prompt."""
+        return (name for name in self.rewards if self._is_for(name, prompt))
+
+    def _is_for(self, name: str, prompt: Prompt) -> bool:
+        is_for = attribute(self.rewards[name], "is_for")
+        return prompt.domain in self.routes[name] and (is_for is None or is_for(prompt))
+
+    def expect(self, prompts: Sequence[Prompt]) -> None:
+        """Told what will be asked, rewards and their workers begin to get ready; does not wait for them.
+
+        Raises:
+            ValueError: see :meth:`check_covers`.
+            RewardError: if a reward cannot run where it should.
+        """
+        self.check_covers(prompts)
         for name, reward in self.rewards.items():
-            is_for = attribute(reward, "is_for")
-            if prompt.domain in self.routes[name] and (is_for is None or is_for(prompt)):
-                yield name
+            if expect := attribute(reward, "expect"):
+                expect([prompt for prompt in prompts if self._is_for(name, prompt)])
+        self.scorer.prepare(self._rules())
 
     def check_covers(self, prompts: Iterable[Prompt]) -> None:
         """Refuse prompts that no reward is for: their completions would all be worth the same.
@@ -104,13 +122,14 @@ class RewardSuite:
         """
         if self._started:
             return
-        self.scorer.start([(name, reward) for name, reward in self.rewards.items() if self._is_a_rule(reward)])
+        self.scorer.prepare(self._rules())
         for name, reward in self.rewards.items():
             if start := attribute(reward, "start"):
                 try:
                     start()
                 except (ValueError, RuntimeError) as error:
                     raise RewardError(f"reward.rewards.{name}: {error}") from error
+        self.scorer.start(self._rules())
         self._started = True
 
     def watch(self, step: int) -> dict[str, float]:
@@ -154,6 +173,9 @@ class RewardSuite:
     def scorer_of(self, reward: Reward) -> Scorer:
         """Where a reward runs that is no :class:`.BatchReward`."""
         return self.scorer if self._is_a_rule(reward) else self._threads
+
+    def _rules(self) -> list[tuple[str, Reward]]:
+        return [(name, reward) for name, reward in self.rewards.items() if self._is_a_rule(reward)]
 
     @staticmethod
     def _is_a_rule(reward: Reward) -> bool:

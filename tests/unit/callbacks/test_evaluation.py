@@ -29,6 +29,7 @@ from lightning_r1.evaluation import evaluator
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.text.records import read_jsonl
 from lightning_r1.train import quiet, train
@@ -70,7 +71,7 @@ def held_out(
     prompts = {name: [number_prompt(codec, number, number) for number in numbers] for name, numbers in sets.items()}
     return HeldOutEvaluation(
         engine or ScriptedEngine(codec, SCRIPT),
-        Accuracy(codec.template.tags),
+        RewardSuite({"accuracy": Accuracy(codec.template.tags)}),
         prompts,
         sampling=Sampling(group_size=3, max_new_tokens=16),
         folder=folder / "evaluations",

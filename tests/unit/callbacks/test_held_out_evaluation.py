@@ -16,6 +16,7 @@ from lightning_r1.evaluation.intervals import share_interval
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.phase import Phase
 from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.text.records import read_jsonl
 from lightning_r1.types import Sampling
 
@@ -49,7 +50,7 @@ def module(codec: Codec) -> Phase:
 def callback(codec: Codec, tmp_path: Path) -> HeldOutEvaluation:
     return HeldOutEvaluation(
         ScriptedEngine(codec, SCRIPT),
-        Accuracy(codec.template.tags),
+        RewardSuite({"accuracy": Accuracy(codec.template.tags)}),
         {"twos": [number_prompt(codec, question, question) for question in "12"]},
         sampling=Sampling(group_size=4, temperature=0.6, top_p=0.95),
         folder=tmp_path,

@@ -204,7 +204,8 @@ def test_what_cannot_be_scored_and_what_breaks_is_counted_and_not_averaged(base:
         "+reward.rewards.weighs={_target_: helpers.rewards.Weighs, factor: 3.0}",
         "+reward.rewards.breaks={_target_: helpers.rewards.breaks}",
     ]
-    train(quick_rl(tmp_path, base, *own, "trainer.max_steps=1"))
+    never = ["reward.stop_at.crash=null", "reward.stop_at.unscorable=null"]
+    train(quick_rl(tmp_path, base, *own, *never, "trainer.max_steps=1"))
     (row,), (completions,) = logged(tmp_path / "coin" / "rl"), recorded(tmp_path / "coin" / "rl")
     tokens = [done["tokens"] for done in completions]
     assert min(tokens) <= 10 < max(tokens)
@@ -212,6 +213,7 @@ def test_what_cannot_be_scored_and_what_breaks_is_counted_and_not_averaged(base:
     assert float(row["rollout/reward/weighs"]) == pytest.approx(fmean(honest))
     assert row["rollout/reward/breaks"] == "nan"
     assert float(row["rollout/outcome/crash"]) == pytest.approx(1 / 5)
+    assert float(row["rollout/outcome/breaks/crash"]) == 1
     assert float(row["rollout/outcome/unscorable"]) == pytest.approx((1 - len(honest) / len(tokens)) / 5)
     assert row["rollout/reward_mean"] == "nan"
 

@@ -16,9 +16,12 @@ from lightning_r1.evaluation.intervals import share_interval
 from lightning_r1.evaluation.rating import item_response_rating
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.accuracy import Accuracy
+from lightning_r1.rewards.base import RewardError
+from lightning_r1.rewards.outcomes import StopAt
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import seed_for
 from lightning_r1.rollout.statistics import completion_statistics
-from lightning_r1.types import Completion, Prompt, RewardScore, Sampling
+from lightning_r1.types import Completion, Outcome, Prompt, RewardScore, Sampling
 
 # for each question: right, right in the wrong format, wrong, cut
 SCRIPT = {
@@ -39,8 +42,12 @@ def prompts(codec: Codec, questions: str = "12345") -> list[Prompt]:
     return [number_prompt(codec, question, question) for question in questions]
 
 
+def accuracy(codec: Codec) -> RewardSuite:
+    return RewardSuite({"accuracy": Accuracy(codec.template.tags)})
+
+
 def run(engine: ScriptedEngine, codec: Codec, questions: str = "12345", **how: Any) -> Evaluation:
-    grader = how.pop("grader", Accuracy(codec.template.tags))
+    grader = RewardSuite({"accuracy": how.pop("grader", Accuracy(codec.template.tags))})
     sampling = how.pop("sampling", Sampling(group_size=4))
     return evaluate(engine, grader, prompts(codec, questions), codec, sampling=sampling, seed=7, **how)
 
@@ -100,7 +107,7 @@ def test_a_sample_says_what_happened(engine: ScriptedEngine, codec: Codec) -> No
 def test_words_of_the_thinking_are_counted(codec: Codec) -> None:
     engine = ScriptedEngine(codec, {"1": ["x</think><eos>", "ab x ba</think><eos>", "12=3</think><eos>"]})
     one = number_prompt(codec, "1", 1)
-    grader, sampling = Accuracy(codec.template.tags), Sampling(group_size=3)
+    grader, sampling = accuracy(codec), Sampling(group_size=3)
     result = evaluate(engine, grader, [one], codec, sampling=sampling, seed=0)
     assert [sample.language_share for sample in result.samples] == [None, 1, None]
     assert result.numbers["language_share"] == 1  # over the completion that thinks in words
@@ -112,7 +119,7 @@ def test_words_of_the_thinking_are_counted(codec: Codec) -> None:
 
 def test_problems_with_ratings_have_an_estimate(engine: ScriptedEngine, codec: Codec) -> None:
     rated = [replace(p, answer={**p.answer, "rating": 1000 + 100 * i}) for i, p in enumerate(prompts(codec))]
-    grader, sampling = Accuracy(codec.template.tags), Sampling(group_size=4)
+    grader, sampling = accuracy(codec), Sampling(group_size=4)
     numbers = evaluate(engine, grader, rated, codec, sampling=sampling, seed=7).numbers
     estimate = item_response_rating([1000, 1100, 1200, 1300, 1400], [0.25, 1, 0.5, 0, 1])
     assert (numbers["item_response_estimate"], numbers["item_response_error"]) == (estimate.rating, estimate.error)
@@ -122,10 +129,12 @@ def test_problems_with_ratings_have_an_estimate(engine: ScriptedEngine, codec: C
 
 def test_stored_samples_are_graded_to_the_same(engine: ScriptedEngine, codec: Codec) -> None:
     samples = run(engine, codec).samples
-    again = grade_again(Accuracy(codec.template.tags), prompts(codec), samples, codec.template)
+    again = grade_again(accuracy(codec), prompts(codec), samples, codec.template)
     assert again == samples
     # another grader, another verdict; what was sampled stays
-    stricter = grade_again(lambda prompt, completion: 0.0, prompts(codec), samples, codec.template)
+    stricter = grade_again(
+        RewardSuite({"none": lambda prompt, completion: 0.0}), prompts(codec), samples, codec.template
+    )
     assert [replace(sample, correct=False, outcome="ok") for sample in samples] == stricter
 
 
@@ -134,7 +143,7 @@ def test_samples_of_another_prompt_are_not_graded_again(engine: ScriptedEngine, 
     changed = [codec.prompt("other", {"kind": "number", "value": 1}, id=prompt.id) for prompt in prompts(codec)]
     for others in (changed, prompts(codec, "2345")):
         with pytest.raises(ValueError, match="prompt 'test/1' is not what it was when it was sampled"):
-            grade_again(Accuracy(codec.template.tags), others, samples, codec.template)
+            grade_again(accuracy(codec), others, samples, codec.template)
 
 
 def test_two_prompts_with_one_id_are_refused(engine: ScriptedEngine, codec: Codec) -> None:
@@ -153,7 +162,7 @@ def test_one_sample_each(engine: ScriptedEngine, codec: Codec) -> None:
 def test_seeds_belong_to_prompts(engine: ScriptedEngine, codec: Codec) -> None:
     run(engine, codec)
     run(engine, codec)
-    evaluate(engine, Accuracy(codec.template.tags), prompts(codec), codec, sampling=Sampling(group_size=2), seed=8)
+    evaluate(engine, accuracy(codec), prompts(codec), codec, sampling=Sampling(group_size=2), seed=8)
     first, second, other = (seeds for _, _, seeds in engine.calls)
     assert first == second == [seed_for(7, "evaluate", f"test/{question}") for question in "12345"]
     assert not set(first) & set(other)
@@ -207,3 +216,49 @@ def test_more_ranks_than_prompts(codec: Codec, monkeypatch: pytest.MonkeyPatch) 
     # 30 problems on 32 GPUs, say
     alone = run(ScriptedEngine(codec, SCRIPT), codec, "13")
     assert [result for result, _ in over_ranks(3, "13", codec, monkeypatch)] == [alone] * 3
+
+
+def fails(prompt: Prompt, completion: Completion) -> float | None:
+    if prompt.question == "5":
+        return None
+    raise KeyError("solution")
+
+
+def test_a_grader_that_fails_too_often_ends_the_evaluation_on_every_rank(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = RewardSuite({"accuracy": fails}, stop_at=StopAt(crash=0.9))
+
+    def work() -> Any:
+        try:
+            return evaluate(
+                ScriptedEngine(codec, SCRIPT), grader, prompts(codec), codec, sampling=Sampling(group_size=1), seed=0
+            )
+        except RewardError as error:
+            return str(error)
+
+    # the second rank has the questions 2 and 4, and the first 1, 3 and 5, of which the last is only unscorable
+    for said in on_ranks(monkeypatch, [evaluator], [work] * 2):
+        assert "reward.rewards.accuracy: 2 of 2 completions ended in crash (reward.stop_at.crash=0.9)" in said
+
+
+def test_what_nobody_can_grade_is_a_number_of_the_set(codec: Codec) -> None:
+    assert run(ScriptedEngine(codec, SCRIPT), codec, "5", grader=fails).numbers["ungraded_fraction"] == 1
+
+
+def test_each_prompt_has_its_own_grader(engine: ScriptedEngine, codec: Codec) -> None:
+    class Only:
+        def __init__(self, questions: str) -> None:
+            self.questions = questions
+
+        def is_for(self, prompt: Prompt) -> bool:
+            return prompt.question in self.questions
+
+        def __call__(self, prompt: Prompt, completion: Completion) -> RewardScore:
+            return RewardScore(1.0) if prompt.question == "2" else RewardScore(0.0, Outcome.WRONG_FORMAT)
+
+    grader = RewardSuite({"one": Only("12"), "other": Only("345")})
+    result = evaluate(engine, grader, prompts(codec), codec, sampling=Sampling(group_size=1), seed=0)
+    assert [(one.correct, one.outcome) for one in result.samples] == [
+        (question == "2", "ok" if question == "2" else "wrong_format") for question in "12345"
+    ]

@@ -22,7 +22,7 @@ from lightning_r1.experience.batching import MicroBatch
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.train import quiet, train
-from lightning_r1.types import Sampling
+from lightning_r1.types import Outcome, Sampling
 from oracles.naive_importance import naive_off_policy_mask, naive_sampler_weights
 from oracles.naive_policy_loss import naive_policy_loss
 
@@ -300,6 +300,7 @@ LOG_NAMES = {
     "rollout/outcome/timeout",
     "rollout/outcome/crash",
     "rollout/outcome/unscorable",
+    *(f"rollout/outcome/{name}/{kind}" for name in ("accuracy", "format", "length") for kind in Outcome),
     "rollout/length_mean",
     "rollout/think_length_mean",
     "rollout/truncated_fraction",
