@@ -64,6 +64,7 @@ def test_bytes_that_are_no_text_are_wrong_and_nothing_worse() -> None:
         ("0.3333333", "0.33333333", 1e-6, True),
         ("0.3333", "0.33333333", 1e-6, False),
         ("1000000.5", "1000000", 1e-6, True),  # relative above 1
+        ("0.0000004", "0.0000001", 1e-6, True),  # absolute below
         ("1e3", "1000.0", 1e-9, True),
         ("x 1.0", "x 1", 1e-9, True),
         ("y 1.0", "x 1", 1e-9, False),
