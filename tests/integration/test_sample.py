@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from helpers import judges
 from helpers.endpoint import endpoint
 from helpers.runs import coin_sample
 from lightning_r1 import sample as verb
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.traces import jsonl_traces
 from lightning_r1.models.export import read_card
+from lightning_r1.rewards.canaries import CASES
 from lightning_r1.sample import sample
 
 
@@ -147,6 +149,41 @@ def test_nothing_worth_keeping_is_an_error_that_says_why(base_model: Path, tmp_p
     config = coin_sample(tmp_path, base_model, always, "data.rows.size=4")
     with pytest.raises(ConfigError, match=r"none of 16 completions is worth keeping \(.*all \d"):
         sample(config)
+
+
+def judges_coins(body: dict[str, Any]) -> str:
+    """Right is the first number; of a canary what contains its reference."""
+    message = judges.message_of(body)
+    parts = judges.parts_of(message)
+    if "reference" in parts:
+        return judges.honest(body)
+    right = parts["answer"] == f"<answer>{parts['question'].split('?')[0]}</answer>"
+    return judges.says(message, correctness="correct" if right else "incorrect")
+
+
+def test_where_no_rule_decides_a_judge_does(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    rows = ["data.rows._target_=helpers.preferences.helpful_coin_rows", "data.rows.size=16"]
+    with endpoint(judges_coins) as server:
+        judge = ["sample/judge=endpoint", f"sample.judge.base_url={server.url}", "sample.judge.model=m"]
+        config = coin_sample(tmp_path, base_model, *rows, *judge)
+        summary = sample(config)
+        asked = len(server.requests)
+        # it goes on with the verdicts it has, and asks its canaries anew
+        run_dir = Path(config["paths"]["run_dir"])
+        before = facts(run_dir)
+        (run_dir / "summary.json").unlink()
+        shutil.rmtree(run_dir / "parts")
+        sample(config)
+        assert len(server.requests) - asked == len(CASES["answers"])
+        assert facts(run_dir) == before
+        server.answer = judges.pleased
+        with pytest.raises(ConfigError, match=r"sample\.judge: judge judge: of canaries that are wrong it calls"):
+            sample(coin_sample(tmp_path / "other", base_model, *rows, *judge))
+    assert summary["traces"] > 3
+    assert summary["left_out"]["judge"] > 3
+    for trace in jsonl_traces(run_dir / "traces.jsonl"):
+        assert trace.completion.endswith(f"<answer>{trace.question.split('?')[0]}</answer>")
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,11 @@ def test_a_verdict_is_kept_by_what_it_is_about(tmp_path: Path) -> None:
         assert ask("<think></think>A lake") == second
         assert (second.value, len(server.requests)) == (0.0, 3)
         ask("<think></think>A sea")
+        assert len(server.requests) == 4
         ask("<think></think>A river", max_tokens=7)
-        ask("<think></think>A river", verdict=Quality())
-        assert len(server.requests) > 5
+        assert len(server.requests) == 5
+        ask("<think></think>A river", verdict=Quality())  # for which these replies are no verdicts
+        assert len(server.requests) == 7
     away = judge(server.url, cache=tmp_path, deadline_s=0.1)(PROMPT, completion("<think></think>A river"))
     assert away == first
 
