@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +16,10 @@ from helpers.endpoint import Answer, Endpoint, endpoint
 from helpers.engine import ScriptedEngine
 from lightning_r1.experience.collect import Credit, Rollout, collect
 from lightning_r1.models.codec import Codec
+from lightning_r1.rewards.base import RewardError
+from lightning_r1.rewards.canaries import Canaries
 from lightning_r1.rewards.judge import Judge
+from lightning_r1.rewards.outcomes import NEVER, StopAt
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Outcome, Prompt, Sampling
@@ -37,11 +41,11 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
 
 
-def roll(codec: Codec, server: Endpoint, cache: Path, **options: Any) -> Rollout:
+def roll(codec: Codec, server: Endpoint, cache: Path, *, stop_at: StopAt = NEVER, **options: Any) -> Rollout:
     prompts = [codec.prompt(name, {"reference": "welcome"}, id=name, domain="helpful") for name in SCRIPT]
     quick = {"deadline_s": 0.3, "first_wait_s": 0.01, "at_once": 1, "canaries": None}
     judge = Judge(Tags(), base_url=server.url, model="m", cache=cache, **{**quick, **options})
-    suite = RewardSuite({"judge": judge}, routes={"judge": ["helpful"]})
+    suite = RewardSuite({"judge": judge}, routes={"judge": ["helpful"]}, stop_at=stop_at)
 
     def draw(refill: int) -> tuple[list[Prompt], list[int]]:
         return prompts, [0, 1, 2]
@@ -95,6 +99,15 @@ def test_one_that_dies_half_way_takes_what_it_did_not_judge_out_and_nothing_else
     unit = 0.5 / (math.sqrt(0.5) + 1e-4)
     assert advantages[1] == pytest.approx([-unit, unit, 0.0, 0.0])
     assert advantages[2] == [0.0] * 4
+
+
+def test_one_that_is_away_too_often_stops_the_run_with_its_address(codec: Codec, tmp_path: Path) -> None:
+    with endpoint(dies_after(4)) as server:
+        with pytest.raises(RewardError, match=rf"reward\.rewards\.judge.*timeout.*{re.escape(server.url)}") as caught:
+            roll(codec, server, tmp_path, stop_at=StopAt(timeout=0.4))
+        assert "\n" not in str(caught.value)
+    with endpoint(dies_after(0)) as server, pytest.raises(RewardError, match="judge judge: it does not answer"):
+        roll(codec, server, tmp_path, canaries=Canaries())
 
 
 def test_a_run_that_goes_on_has_the_verdicts_it_had(codec: Codec, tmp_path: Path) -> None:
