@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import sympy
@@ -47,6 +47,22 @@ _WHOLE = LatexExtractionConfig(
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that nothing will end it; its worker is ended
 
 
+def _not_if_it_fails(compare: Callable[..., bool]) -> Callable[..., bool]:
+    """What the libraries cannot calculate is equal to nothing: no answer leaves its group by making them raise."""
+
+    @wraps(compare)
+    def compare_or_not(*given: Any) -> bool:
+        try:
+            return compare(*given)
+        except MemoryError:
+            raise  # that is for the worker's parent
+        except Exception:
+            return False
+
+    return compare_or_not
+
+
+@_not_if_it_fails
 def equal_values(one: str, other: str) -> bool:
     """Whether two expressions have the same value, wherever they have one."""
     first, second = _parsed(one, other)
@@ -65,6 +81,7 @@ def equal_values(one: str, other: str) -> bool:
     return points >= _FEWEST_POINTS
 
 
+@_not_if_it_fails
 def multiples(one: str, other: str, positive: bool) -> bool:
     """Whether an expression is another one times a constant that is not 0."""
     first, second = _parsed(one, other)
@@ -142,14 +159,22 @@ def _coordinate(place: int, name: str) -> sympy.Rational:
 
 
 def _equal_constants(one: str, other: str, first: Any, second: Any) -> bool:
-    first, second = first.doit(), second.doit()
-    if first.is_Rational and second.is_Rational:
-        exact = first == second
-        return exact or _rounded(one, other, first, second)
     values = first.evalf(_DIGITS), second.evalf(_DIGITS)
     if not all(value.is_number and value.is_finite for value in values):
         return bool(first == second) and not first.has(sympy.zoo, sympy.nan)
-    return _close(*values) or _rounded(one, other, *values)
+    if _close(*values):
+        # only what is as good as equal is calculated to the last digit; of roots it would be looked for factors
+        return not (_is_rational(first) and _is_rational(second)) or bool(first.doit() == second.doit())
+    return _rounded(one, other, *values)
+
+
+def _is_rational(expression: Any) -> bool:
+    """Whether it is made of whole numbers by what keeps them rational."""
+    return all(
+        isinstance(node, sympy.Rational | sympy.Add | sympy.Mul | sympy.factorial | sympy.binomial)
+        or (isinstance(node, sympy.Pow) and node.exp.is_integer)
+        for node in sympy.preorder_traversal(expression)
+    )
 
 
 def _close(one: Any, other: Any) -> bool:

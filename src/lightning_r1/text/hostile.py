@@ -16,6 +16,8 @@ MOST_DEPTH = 12
 MOST_OPENED = 4
 """Brackets opened one straight after the other: parsers take exponential time over redundant ones."""
 MOST_PARTS = 64
+MOST_REPEATS = 12
+"""Of what has a price each time: factorials, absolute values."""
 MOST_DIGITS = 200
 MOST_EXPONENT_DIGITS = 4
 MOST_FACTORIAL_DIGITS = 4
@@ -24,6 +26,11 @@ _REFUSED = re.compile(
     r"\\(int|iint|iiint|oint|sum|prod|coprod|lim|limsup|liminf|bigcup|bigcap|underbrace|overbrace|def|edef|gdef|let|"
     r"newcommand|renewcommand|csname|input|include|write|loop|repeat)(?![A-Za-z])|([∫∑∏])"
 )
+_SPECIAL = re.compile(r"\\(?:Gamma|zeta|operatorname)\s*(?:\{[^{}]*\}\s*)?(?:\\left)?\(")
+_LARGE_FACTORIAL = re.compile(r"\d{3}\s*\}*\s*!|binom[^A-Za-z]*\d{3}")
+_POWER_OF_A_PRODUCT = re.compile(r"binom\{[^{}]*\d{3}[^{}]*\}\{[^{}]*\}\s*\^|\d{3}\s*!\s*(?:\^|\*\*)")
+_POLYNOMIAL_BINOMIAL = re.compile(r"binom\{[^{}]*[A-Za-z][^{}]*\}\{[^{}]*\d{3}")
+_ROOT_OF_A_FACTORIAL = re.compile(rf"\\sqrt(?:\[[^\]]*\])?\{{[^{{}}]*(?:{_LARGE_FACTORIAL.pattern})")
 _OPENED = re.compile(rf"(?:(?:\\left)?\\?[(\[{{]\s*){{{MOST_OPENED + 1}}}")
 _DIGITS = re.compile(rf"\d{{{MOST_DIGITS + 1}}}")
 _FACTORIAL_OF_MANY = re.compile(rf"\d{{{MOST_FACTORIAL_DIGITS + 1}}}\s*\}}*\s*!")
@@ -58,13 +65,22 @@ def hostile(answer: str) -> str | None:
         (_DIGITS, f"a number of more than {MOST_DIGITS} digits"),
         (_FACTORIAL_OF_MANY, f"a factorial of a number of more than {MOST_FACTORIAL_DIGITS} digits"),
         (_NESTED_FACTORIAL, "a factorial of more than a number"),
+        (_POWER_OF_A_PRODUCT, "a power of a large factorial or binomial"),
+        (_POLYNOMIAL_BINOMIAL, "a binomial that is a polynomial of a large degree"),
+        (_ROOT_OF_A_FACTORIAL, "a root of a large factorial"),
+        (_SPECIAL, "a special function"),
         (_BINOMIAL, f"a binomial of a number of more than {MOST_FACTORIAL_DIGITS} digits"),
     )
     for pattern, reason in checks:
         if (match := pattern.search(answer)) and not (pattern is _NESTED_FACTORIAL and _small_factorial(answer)):
             return reason
-    if answer.count(",") + answer.count(";") >= MOST_PARTS:
-        return f"more than {MOST_PARTS} parts"
+    for signs, most, name in (
+        (",;", MOST_PARTS - 1, "separators"),
+        ("!", MOST_REPEATS, "factorials"),
+        ("|", MOST_REPEATS, "bars"),
+    ):
+        if sum(map(answer.count, signs)) > most:
+            return f"more than {most} {name}"
     return _structure(answer)
 
 
@@ -119,6 +135,10 @@ def _too_high(base: str, exponent: str, rest: str) -> str | None:
     if rest.startswith(("^", "**")) or _POWER_OF_A_NUMBER.search(exponent) or len(_POWER.findall(exponent)) > 1:
         return "a tower of powers"
     digits = [len(number) for number in _WHOLE.findall(exponent)]
+    if rest.startswith("!"):
+        return "a factorial of a power"
+    if _LARGE_FACTORIAL.search(base) and max(digits, default=0) > 1:
+        return "a power of a large factorial or binomial"
     if digits and "!" in exponent:
         return "a factorial in an exponent"
     if _POWER.search(base):  # exponents of exponents are multiplied

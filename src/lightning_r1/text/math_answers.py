@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from lightning_r1.text.latex import decimal_places, normal_form, tidy
 from lightning_r1.text.math_shapes import Equation, Inequality, Many, Matrix, Ordered, Shape, Text, Union, Value
@@ -47,6 +48,7 @@ _BASE = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)  # the gold of a group is read once
 def read_answer(answer: str) -> Shape:
     r"""The shape of an answer.
 

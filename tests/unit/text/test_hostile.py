@@ -32,7 +32,16 @@ REFUSED = {
     ],
     "brackets more than 12 deep": [r"\frac{1}{1+" * 13 + "x" + "}" * 13, "(1+" * 13, r"\sqrt{2+" * 13],
     "a number of more than 200 digits": ["1" * 201, f"x+0.{'3' * 201}"],
-    "more than 64 parts": [",".join("1" * 65), ";".join("x" * 66)],
+    "a factorial of a power": ["9999^{99}!", "(2^{99})^{99}!", "(1+x)^{y}!"],
+    "a power of a large factorial or binomial": [
+        "(9999!)^{9999}", "9999!^{99}", "(2+999!)^{99}", r"\binom{9999}{4999}^{99}", r"\binom{999}{x}^2",
+    ],
+    "a binomial that is a polynomial of a large degree": [r"\binom{x}{9999}", r"\dbinom{n+1}{999}"],
+    "a root of a large factorial": [r"\sqrt{9999!+1}", r"\sqrt[9999]{9999!}", r"\sqrt{\binom{9999}{4}}"],
+    "a special function": [r"\Gamma(99999999)", r"\zeta\left(2\right)", r"\operatorname{li}(9)"],
+    "more than 12 factorials": ["9999!" * 13],
+    "more than 12 bars": ["|" * 20 + "x" + "|" * 20],
+    "more than 63 separators": [",".join("1" * 65), ";".join("x" * 66)],
     "401 characters, more than 400": ["x" * 401, " " * 401],
     "1000000 characters, more than 400": ["x" * 1_000_000, "{" * 1_000_000, "9^" * 500_000],
     r"int: sums, integrals, limits and macros are not calculated": [r"\int_0^1 x dx"],
@@ -56,7 +65,8 @@ LET_THROUGH = [
     r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\{(1,2),(3,4)\}", r"(-\infty, 3]", "x\n+1", "π/2", "x²", "30°", "½",
     r"\text{是}", "(x+1)^{2023}", "x^{n^2}", "2^{2^n}", "2^{2^{n}}", r"e^{2\pi i/3}", "3^{0.12345678}",
     r"\text{no solution}", "a_1^2+a_2^2", "(2^{10}-1)^2", r"\frac{x^{2}-1}{(x^{2}+1)^{2}}", r"\left[\left((1)\right)",
-    r"\infty", r"\interval", r"\summary", "1" * 200, "x" * 400, ")))(((", "^", "2^", "**", "}{",
+    r"\infty", r"\interval", r"\summary", "1" * 200, "x" * 400, ")))(((", "n!^2", r"\Gamma",
+    "(5!)^{10}", r"\sqrt{5!}", r"\binom{n}{12}", "^", "2^", "**", "}{",
 ]  # fmt: skip
 
 
