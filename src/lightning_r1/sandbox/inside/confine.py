@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 NOBODY = 65534
-_SET_PDEATHSIG, _SET_KEEPCAPS, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 1, 8, 22, 38
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_KEEPCAPS, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
 _SECCOMP_FILTER = 2
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -27,6 +27,11 @@ _libc.syscall.restype = ctypes.c_long
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the one that started it ends."""
     _checked("prctl(PR_SET_PDEATHSIG)", _libc.prctl(_SET_PDEATHSIG, 9, 0, 0, 0))
+
+
+def close_to_others() -> None:
+    """Hide this process from others of its user: through ``/proc`` they could open its pipes, whatever Landlock says."""
+    _checked("prctl(PR_SET_DUMPABLE)", _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def become_nobody(*, keep_reading: bool) -> None:

@@ -74,6 +74,7 @@ def _confine(setup: dict[str, Any]) -> None:
     if setup["confined"]:
         confine.drop_capabilities(keep_reading=setup["keep_reading"])
         confine.no_new_privileges()
+        confine.close_to_others()
     if setup["work"]:
         os.chmod(setup["work"], _CLOSED)
     confine.die_with_parent()
