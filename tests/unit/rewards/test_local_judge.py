@@ -15,6 +15,9 @@ from helpers.chat import chat_tokenizer
 from helpers.endpoint import endpoint
 from helpers.judges import parts_of
 from helpers.models import tiny_model
+from lightning_r1.config.compose import compose_config
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.schema import check_signatures
 from lightning_r1.rewards.base import BatchReward, at_once
 from lightning_r1.rewards.canaries import CASES, Canaries
 from lightning_r1.rewards.judge import Judge
@@ -128,3 +131,13 @@ def test_a_real_model_without_a_clue_is_unscorable_and_fails_the_test(folder: Pa
     assert score.outcome is Outcome.UNSCORABLE
     with pytest.raises(RuntimeError, match="of canaries that are right it calls 100% wrong"):
         judge.start()
+
+
+def test_it_is_chosen_by_config() -> None:
+    overrides = ["model.path=org/model", "data=countdown", "sample/judge=local", "sample.judge.path=org/judge"]
+    config = compose_config("sample", overrides)
+    check_signatures(config)
+    assert config["sample"]["judge"]["cache"].endswith("/judged")
+    config["sample"]["judge"]["trys"] = 2
+    with pytest.raises(ConfigError, match=r"sample\.judge\.trys is unknown to .*; did you mean tries\?"):
+        check_signatures(config)
