@@ -30,7 +30,7 @@ def die_with_parent() -> None:
 
 
 def close_to_others() -> None:
-    """Hide this process from others of its user: through ``/proc`` they could open its pipes, whatever Landlock says."""
+    """Hide this process from others of its user, who could open its pipes through ``/proc``: Landlock lets them."""
     _checked("prctl(PR_SET_DUMPABLE)", _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0))
 
 

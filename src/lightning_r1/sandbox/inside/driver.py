@@ -141,7 +141,7 @@ def _test(built: Any, program: dict[str, Any], data: memoryview, setup: dict[str
     code = os.waitstatus_to_exitcode(status)
     if verdict is None:
         cpu = used.ru_utime + used.ru_stime
-        if code == -signal.SIGKILL and (time.monotonic() >= deadline or cpu >= limits["cpu_s"] - 0.1):
+        if code == -signal.SIGKILL and (time.monotonic() >= deadline or cpu >= 0.7 * limits["cpu_s"]):
             verdict = "time limit"
         elif code == OUT_OF_MEMORY and program["language"] == "python":
             verdict = "memory limit"
