@@ -10,7 +10,6 @@ from lightning_r1.text.arithmetic import parse_number
 from lightning_r1.text.choices import LETTERS
 from lightning_r1.text.tags import Tags
 
-_MOST_NUMBERS = 6
 _MOST_TRIALS = 200_000
 
 
@@ -20,12 +19,12 @@ def right_answer(gold: Mapping[str, Any]) -> str | None:
     if kind in ("rule", "code", None):
         return None
     if kind == "expression":
-        return solve(
-            gold["numbers"],
-            gold["target"],
-            ordered=bool(gold.get("ordered")),
-            operators=str(gold.get("operators", "+-*/")),
-        )
+        operators = str(gold.get("operators", "+-*/"))
+        try:
+            solved = solve(gold["numbers"], gold["target"], ordered=bool(gold.get("ordered")), operators=operators)
+        except TooLong:
+            return None
+        return solved or f"no expression of these numbers is {gold['target']}"
     return str(gold["value"])
 
 
@@ -37,7 +36,7 @@ def wrong_answer(gold: Mapping[str, Any]) -> str:
     if kind == "expression":
         return "0"
     if kind == "number":
-        return str(parse_number(str(gold["value"])) + 1)
+        return f"1{gold['value']}1"
     if kind == "math":
         return rf"{gold['value']} + 12345"
     return "none of these"
@@ -48,14 +47,19 @@ def completion_text(tags: Tags, answer: str, thinking: str = "I think so.") -> s
     return f"{tags.think_open}{thinking}{tags.think_close} {tags.answer_open}{answer}{tags.answer_close}"
 
 
+class TooLong(Exception):
+    """The search was given up."""
+
+
 def solve(numbers: Sequence[Any], target: Any, *, ordered: bool, operators: str) -> str | None:
-    """An expression of the target that uses each number once, or None if there is none or the search is too long.
+    """An expression of the target that uses each number once, or None if there is none.
+
+    Raises:
+        TooLong: if that is not known after a while.
 
     >>> solve([2, 5, 1], 9, ordered=True, operators="+-*")
     '((2*5)-1)'
     """
-    if len(numbers) > _MOST_NUMBERS:
-        return None
     values = [(parse_number(str(number)), str(number)) for number in numbers]
     return _Search(parse_number(str(target)), ordered, operators).combine(values)
 
@@ -69,11 +73,13 @@ class _Search:
 
     def combine(self, terms: list[tuple[Fraction, str]]) -> str | None:
         self.trials += 1
+        if self.trials > _MOST_TRIALS:
+            raise TooLong
         if len(terms) == 1:
             return terms[0][1] if terms[0][0] == self.target else None
         for left in range(len(terms)):
             for right in range(len(terms)):
-                if right == left or (self.ordered and right != left + 1) or self.trials > _MOST_TRIALS:
+                if right == left or (self.ordered and right != left + 1):
                     continue
                 rest = [term for place, term in enumerate(terms) if place not in (left, right)]
                 for joined in self._joined(terms[left], terms[right]):

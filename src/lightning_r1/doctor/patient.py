@@ -59,6 +59,8 @@ class Patient:
         self.kind: str = config["phase"]["kind"]
         self.made: dict[str, Any] = {}
         self.broken: set[str] = set()
+        self.out_of_reach = False
+        """Whether the model is on the hub, and the hub far away."""
         self.speed: dict[str, float] = {}
         """Tokens a second that the engine check measured: ``sampled`` and ``scored``."""
         self.tables: list[tuple[str, list[tuple[str, ...]]]] = []
@@ -100,6 +102,7 @@ class Patient:
         except ConfigError as error:
             path = self.config["model"]["path"]
             if isinstance(error.__cause__, OSError) and not Path(str(path)).exists():
+                self.out_of_reach = True
                 raise NotChecked(f"the model {path} cannot be reached from here", "ask again where it can") from error
             raise
 
@@ -109,6 +112,8 @@ class Patient:
         try:
             return self.codec
         except NotChecked:
+            if not self.out_of_reach:
+                raise
             return Codec(call_with(self.config["template"]), number_tokenizer())
 
     @property

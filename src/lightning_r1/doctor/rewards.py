@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 from lightning_r1.doctor.data import as_completion, describe_score, sampled, shortened
-from lightning_r1.doctor.findings import Finding, check, failed, ok
+from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
 from lightning_r1.doctor.golds import completion_text, right_answer, wrong_answer
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.rewards.base import BatchReward, InProcessScorer, Item, Reward
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.types import Prompt, RewardScore
+from lightning_r1.types import Outcome, Prompt, RewardScore
 
 _ASKED = 4
 _HOSTILE = ("9**9**9**9**9", r"\boxed{9^{9^{9^{9^{9}}}}}", "((((" * 5000 + "1", "9" * 100_000)
@@ -47,7 +47,9 @@ def _asked(patient: Patient, name: str, reward: Reward, prompts: Sequence[Prompt
         bad = [score for score in scores if not score.outcome.counts]
         if bad and not dishonest:
             dishonest = True
-            yield failed(
+            # a gold that cannot be used is a matter of the data, and of the golds' own check
+            level = warning if bad[0].outcome is Outcome.UNSCORABLE else failed
+            yield level(
                 f"{name}: {len(bad)} of {len(scores)} {what} answers ended in {bad[0].outcome}: "
                 f"{describe_score(bad[0])}",
                 f"look at reward.rewards.{name}: such answers teach nothing",

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_r1.callbacks.console import console, quiet
+from lightning_r1.config.errors import ConfigError
 from lightning_r1.doctor import data, engine, environment, memory, plan, rewards, template
 from lightning_r1.doctor.findings import CHECKS, Finding, examine
 from lightning_r1.doctor.patient import Patient
@@ -30,12 +31,15 @@ def doctor(config: Mapping[str, Any]) -> dict[str, list[Finding]]:
 
     Returns:
         What each check found, by its name; the run is fit if nothing failed.
+
+    Raises:
+        ConfigError: if ``doctor.only`` names a check that there is not.
     """
     quiet()
     patient = Patient(config)
     found: dict[str, list[Finding]] = {}
     try:
-        for name in _ORDER:
+        for name in chosen(config["doctor"]["only"]):
             found[name] = examine(CHECKS[name], patient)
             _show(name, found[name])
     finally:
@@ -47,6 +51,18 @@ def doctor(config: Mapping[str, Any]) -> dict[str, list[Finding]]:
     colour = _COLOURS["failed" if counts["failed"] else "ok"]
     console.print(f"{counts['failed']} failed, {counts['warning']} warning(s): [{colour}]{verdict}[/]")
     return found
+
+
+def chosen(only: Sequence[str] | None) -> list[str]:
+    """The checks to make, in order.
+
+    Raises:
+        ConfigError: for one that there is not.
+    """
+    for name in only or ():
+        if name not in _ORDER:
+            raise ConfigError(f"doctor.only: {name!r} is no check; choose from {', '.join(_ORDER)}")
+    return [name for name in _ORDER if only is None or name in only]
 
 
 def is_fit(found: Mapping[str, Sequence[Finding]]) -> bool:

@@ -1,0 +1,45 @@
+"""``doctor`` takes what ``train`` takes: the same overrides give the same run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightning_r1.config.compose import CONF, compose_config
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.schema import check_signatures
+
+SAID = {
+    "model.path": "org/model",
+    "teacher.path": "org/teacher",
+    "data.folder": "lessons",
+    "data.rows.path": "problems.jsonl",
+    "reward.rewards.helpfulness.path": "org/helpful",
+    "reward.rewards.harmlessness.path": "org/harmless",
+    "data.sources.traces.path": "traces.jsonl",
+    "data.sources.general.path": "general.jsonl",
+    "trainer.max_steps": "10",
+}
+CHOICES = [(group, file.stem) for group in ("phase", "experiment") for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_the_doctor_examines_the_run_that_would_be_trained(group: str, choice: str) -> None:
+    said = [f"{group}={choice}", "seed=3", "trainer.devices=8"]
+    if group == "experiment" and choice == "mini_sft":
+        said.append("phase=cold_start_sft")
+    if group == "experiment" and choice == "mini_kd":
+        said.append("phase=distill_kd")
+    while True:
+        try:
+            examined: dict[str, Any] = compose_config("doctor", said)
+            break
+        except ConfigError as error:
+            key = str(error).split(" is not set")[0]
+            assert key in SAID, error
+            said.append(f"{key}={SAID[key]}")
+    check_signatures(examined)
+    options = examined.pop("doctor")
+    assert options["engine"] is True
+    assert examined == compose_config("train", said)
