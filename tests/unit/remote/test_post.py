@@ -32,10 +32,10 @@ def test_a_reply() -> None:
     "answer",
     [
         hangs,
-        drips(http(b"a" * 4000)),
-        drips(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 4000),
-        drips(b"HTTP/1.1 503 Busy\r\nContent-Length: 4000\r\n\r\n" + b"a" * 4000),
-        drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4000),
+        drips(http(b"a" * 60)),
+        drips(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 12),
+        drips(b"HTTP/1.1 503 Busy\r\nContent-Length: 60\r\n\r\n" + b"a" * 60),
+        drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 12),
     ],
     ids=["silence", "body", "headers", "error", "chunks"],
 )
