@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lightning_r1.benchmarks import sandbox
+from lightning_r1.benchmarks import rewards, sandbox
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
+from lightning_r1.benchmarks.math_work import hostile_answers, ordinary, spread
 from lightning_r1.config.compose import compose_config
+from lightning_r1.text.golds import check_gold
 
 
 @pytest.mark.parametrize("lengths", ["natural", "fixed"])
@@ -46,5 +48,41 @@ def test_a_sandbox_that_fails_right_programs_is_not_measured(monkeypatch: pytest
     wrong = tuple((source, lambda n: "no") for source, _ in sandbox._PROGRAMS)
     monkeypatch.setattr(sandbox, "_PROGRAMS", wrong)
     config = {"programs": 2, "tests": 1, "rounds": 1, "at_once": 1, "backends": []}
-    with pytest.raises(RuntimeError, match="subprocess a test: 2 of 2 right programs failed"):
+    with pytest.raises(RuntimeError, match="subprocess: 2 of 2 right programs failed"):
         sandbox.benchmark(config)
+
+
+def test_rewards_beside_math_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {
+        "ordinary": 48, "hostile": 20, "timeout_s": 20.0, "unfiltered": 2, "direct_ordinary": 8, "direct_hostile": 2,
+        "direct_timeout_s": 1, "direct_patience_s": 20,
+    }  # fmt: skip
+    config = compose_config(
+        "benchmark", ["benchmark=rewards", *(f"benchmark.{key}={value}" for key, value in said.items())]
+    )
+    result = rewards.benchmark(config["benchmark"])
+    turns = {(turn["system"], turn["work"]): turn for turn in result["turns"]}
+    for work, answers in (("ordinary", 48), ("hostile", 20)):
+        turn = turns["ours", work]
+        assert turn["answers"] == turn["asked"] == sum(turn["outcomes"].values()) == answers
+        assert turn["mistakes"] == 0
+        assert turn["worst_s"] < 20
+        assert turn["outcomes"].keys() <= {"ok", "wrong_format"}
+    assert turns["ours", "hostile, filter off"]["asked"] == 2
+    direct = turns["directly", "hostile"]
+    assert (direct["answers"], direct["asked"]) == (20, 2)
+    assert direct["total_s"] == pytest.approx(10 * direct["seconds"])
+    assert "* extrapolated" in capsys.readouterr().out
+
+
+def test_the_work_is_made_of_numbers_and_its_golds_are_usable() -> None:
+    plain, evil = ordinary(480), hostile_answers(200)
+    assert plain == ordinary(480)
+    assert [value for *_, value in plain].count(1.0) == 240
+    assert len({(gold, answer) for _, gold, answer, _ in plain}) > 470
+    assert len({answer for _, _, answer, _ in evil}) > 150
+    for _, gold, _, _ in plain + evil:
+        check_gold({"kind": "math", "value": gold})
+    kinds = {kind for kind, *_ in evil}
+    assert {kind for kind, *_ in spread(evil, 40)} == kinds
+    assert len({answer for _, _, answer, _ in spread(evil, 100)}) > 75

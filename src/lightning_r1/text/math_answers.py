@@ -78,6 +78,8 @@ def _read(text: str, outermost: bool = False) -> Shape:
     text = _ungrouped(text.strip())
     if (words := _words(text)) is not None:
         return words
+    if inside := _TEXT.fullmatch(text):
+        return _value(inside[1])
     if match := _MATRIX.fullmatch(text):
         rows = [row for row in re.split(r"\\\\", match[2]) if row.strip()]
         return Matrix(tuple(tuple(_read(entry) for entry in row.split("&")) for row in rows))
@@ -141,7 +143,7 @@ def _words(text: str) -> Text | None:
     if r"\text" not in text or (_UNIT.search(text) and re.search(r"\d", text)):
         return None
     inside = _TEXT.fullmatch(text)
-    if inside and re.search(r"\d", inside[1]):
+    if inside and isinstance(_value(inside[1]).form, Fraction):
         return None
     if _OR.search(text) or _RELATION.search(text):
         return None
@@ -245,8 +247,7 @@ def _value(text: str) -> Value:
             break
     if based := _BASE.fullmatch("".join(text.split())):
         text, unit = based[1], f"base {based[2]}"
-    words = _TEXT.fullmatch(text)
-    form = normal_form(words[1] if words else text)
+    form = normal_form(text)
     return Value(form, unit, decimal_places(text.replace(" ", "")) if isinstance(form, Fraction) else None)
 
 
