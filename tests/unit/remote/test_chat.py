@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from helpers.endpoint import Answer, endpoint, reply_body
+from helpers.endpoint import Answer, endpoint, http, reply_body
 from lightning_r1.remote.chat import ChatClient, ChatError, ChatRefused
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -148,12 +149,21 @@ def test_waits_double_and_are_shortened_at_random(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_own_pace_is_no_fault_of_the_endpoint() -> None:
-    with endpoint(echo) as server:
-        slow = client(server.url, requests_per_minute=150, deadline_s=0.3)
+    def takes_its_time(connection: socket.socket, ended: threading.Event) -> None:
+        ended.wait(0.1)
+        connection.sendall(http(reply_body("well")))
+
+    with endpoint(lambda body: takes_its_time) as server:
+        slow = client(server.url, requests_per_minute=40, deadline_s=1.0)
         started = time.monotonic()
-        for number in range(3):
-            assert slow.ask([*HELLO] * (number + 1)) == "echo hello"
-    assert time.monotonic() - started >= 0.8
+        for number in range(2):
+            assert slow.ask([*HELLO] * (number + 1)) == "well"
+    assert time.monotonic() - started >= 1.5
+
+
+def test_half_a_surrogate_pair_does_not_spoil_an_answer() -> None:
+    with endpoint(lambda body: b'{"choices": [{"message": {"content": "so \\ud800!"}}]}') as server:
+        assert client(server.url).ask(HELLO) == "so ?!"
 
 
 def test_tokens_are_counted_as_the_endpoint_counts_them() -> None:
