@@ -13,12 +13,13 @@ from helpers.engine import ScriptedEngine
 from helpers.text_codec import text_codec
 from lightning_r1 import evaluate as verb
 from lightning_r1.config import build_evaluation
-from lightning_r1.config.build import build_sets
+from lightning_r1.config.build import build_rewards, build_sets
 from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.compose import compose_config
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.base import InProcessScorer
 from lightning_r1.text.records import read_jsonl
+from lightning_r1.types import Sampling
 
 QUICK = ["eval.code.time_limit_s=1.0", "eval.code.time_factor=1.0", "eval.code.max_time_limit_s=1.0"]
 HERE = "reward.workers.workers=0"
@@ -147,3 +148,23 @@ def test_the_grader_has_what_the_prompts_need(codec: Codec) -> None:
     assert [list(both.asked(prompt)) for prompt in (number, program)] == [["accuracy"], ["code"]]
     options = SimpleNamespace(**vars(both.rewards["code"]))
     assert (options.mode, options.time_limit_s, options.languages, options.max_tests) == ("all", 1.0, ("python",), None)
+
+
+def test_in_training_a_prompt_has_accuracy_or_code() -> None:
+    said = ["model.path=org/model", "data=mbpp", "reward=rules_and_code", "trainer.max_steps=1", HERE]
+    codec = text_codec()
+    suite = build_rewards(compose_config("train", said), codec)
+    gold = {"kind": "code", "function": "f", "tests": [{"input": "[1]", "output": "2"}]}
+    prompts = [codec.prompt("f?", gold, id="a"), codec.prompt("1?", {"kind": "number", "value": 1}, id="b")]
+    script = {
+        "f?": [says("def f(x): return 2 * x"), says("def f(x): return 3")],
+        "1?": ["so</think><answer>1</answer><eos>", "2<eos>"],
+    }
+    try:
+        groups = ScriptedEngine(codec, script).generate(prompts, Sampling(group_size=2), seeds=[0, 1])
+        programs, numbers = suite.score(groups)
+    finally:
+        suite.close()
+    assert [sorted(one.breakdown) for one in (programs, numbers)] == [["code", "format"], ["accuracy", "format"]]
+    assert [score.value for score in programs.breakdown["code"]] == [1, 0]
+    assert numbers.rewards == (2, 0)  # the format is right too
