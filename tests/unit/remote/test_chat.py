@@ -161,6 +161,27 @@ def test_the_own_pace_is_no_fault_of_the_endpoint() -> None:
     assert time.monotonic() - started >= 1.5
 
 
+def test_one_that_is_away_is_tried_once_and_then_trusted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asks(number: int) -> tuple[str | ChatError, int]:
+        before = len(server.requests)
+        [answer] = asking.ask_all([[*HELLO] * number])
+        return answer, len(server.requests) - before
+
+    said: list[Answer] = [503]
+    with endpoint(lambda body: said[0]) as server:
+        asking = client(server.url, deadline_s=0.5, first_wait_s=0.01)
+        answer, tries = asks(1)
+        assert isinstance(answer, ChatError)
+        assert tries > 1
+        assert asks(2)[1] == 0
+        monkeypatch.setattr("lightning_r1.remote.pace.PROBE_S", 0.0)
+        assert asks(3)[1] == 1
+        said[0] = "here"
+        assert asks(4) == ("here", 1)
+        said[0] = 503
+        assert asks(5)[1] > 1
+
+
 def test_half_a_surrogate_pair_does_not_spoil_an_answer() -> None:
     with endpoint(lambda body: b'{"choices": [{"message": {"content": "so \\ud800!"}}]}') as server:
         assert client(server.url).ask(HELLO) == "so ?!"
