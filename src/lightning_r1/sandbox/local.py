@@ -29,7 +29,7 @@ def starter(command: Sequence[str], setup: Callable[[str], Mapping[str, Any]], *
     """
 
     def start() -> tuple[Session, Callable[[], None]]:
-        folder = tempfile.mkdtemp(prefix="sandbox-") if work else ""
+        folder = tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-") if work else ""
         try:
             return Session(command, setup(folder)), lambda: _remove(folder)
         except BaseException:
