@@ -23,8 +23,9 @@ from lightning_r1.config.build_evaluation import (
     check_evaluation,
     launch,
 )
-from lightning_r1.config.build_graders import build_grader, build_scorer
+from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec
+from lightning_r1.config.build_rewards import build_scorer
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.evaluation.comparison import Comparison, compare
@@ -33,6 +34,7 @@ from lightning_r1.evaluation.results import Sample, numbers_of, problems_of
 from lightning_r1.evaluation.store import SampleStore
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather, rank
+from lightning_r1.rewards.classes import CalculatedClasses
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.text.records import read_jsonl, write_jsonl
 
@@ -72,8 +74,9 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
                 _grade_again(sets, codec, run_dir, grader)
             else:
                 _sample(config, sets, codec, run_dir, device, grader)
-        if rank() == 0:
-            finished = _finish(config, sets, run_dir, seconds=time.perf_counter() - started)
+            if rank() == 0:
+                classes = CalculatedClasses(grader.scorer)
+                finished = _finish(config, sets, run_dir, classes, seconds=time.perf_counter() - started)
     finished = finished or {}
     if rank() == 0:
         console.print(scores(finished))
@@ -121,7 +124,12 @@ def _grade_again(sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path, gra
 
 
 def _finish(
-    config: Mapping[str, Any], sets: Sequence[EvaluationSet], run_dir: Path, *, seconds: float
+    config: Mapping[str, Any],
+    sets: Sequence[EvaluationSet],
+    run_dir: Path,
+    classes: CalculatedClasses,
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
     """Numbers, results problem by problem, and the summary."""
     facts: dict[str, Any] = {}
@@ -129,8 +137,8 @@ def _finish(
     tokens = 0
     for of_set in sets:
         samples = SampleStore(_file(run_dir, "samples", of_set.name)).read()
-        write_jsonl(_file(run_dir, "problems", of_set.name), problems_of(of_set.prompts, samples))
-        numbers = numbers_of(of_set.prompts, samples, ks=config["eval"]["ks"])
+        write_jsonl(_file(run_dir, "problems", of_set.name), problems_of(of_set.prompts, samples, classes))
+        numbers = numbers_of(of_set.prompts, samples, ks=config["eval"]["ks"], classes=classes)
         after |= {f"eval/{of_set.name}/{name}": value for name, value in numbers.items()}
         facts[of_set.name] = {"problems": len(of_set.prompts), **asdict(of_set.sampling)}
         tokens += sum(one.tokens for one in samples)

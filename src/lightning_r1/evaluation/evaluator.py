@@ -11,8 +11,9 @@ from lightning_r1.evaluation.results import KS, Sample, numbers_of
 from lightning_r1.evaluation.voting import AnswerClasses
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather, rank, together, world_size
-from lightning_r1.rewards.accuracy import answer_classes, stated_answer
+from lightning_r1.rewards.accuracy import stated_answer
 from lightning_r1.rewards.base import RewardError
+from lightning_r1.rewards.classes import CalculatedClasses
 from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import Progress, RolloutEngine, seed_for
@@ -39,7 +40,7 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     ks: Sequence[int] = KS,
-    classes: AnswerClasses = answer_classes,
+    classes: AnswerClasses | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Sample ``sampling.group_size`` answers of each prompt and grade them; the work is shared by ranks.
@@ -53,7 +54,7 @@ def evaluate(
         seed: the same seed draws the same randomness for the same prompt, so that two models can
             be compared on equal terms.
         ks: see :func:`.numbers_of`.
-        classes: see :func:`.numbers_of`.
+        classes: see :func:`.numbers_of`; by default what needs a calculation is calculated where the grader runs.
         progress: told how far it is.
 
     Returns:
@@ -72,7 +73,14 @@ def evaluate(
     for one in (one for part in all_gather(graded) for one in part):
         by_id[one.prompt_id].append(one)
     samples = [one for of_prompt in by_id.values() for one in of_prompt]
-    return Evaluation(numbers_of(prompts, samples, ks=ks, classes=classes), samples)
+    # one rank's: whether a pair of answers took too long to compare may differ
+    of_rank = together(
+        lambda: (
+            {} if rank() else numbers_of(prompts, samples, ks=ks, classes=classes or CalculatedClasses(grader.scorer))
+        ),
+        RewardError,
+    )
+    return Evaluation(all_gather(of_rank)[0], samples)
 
 
 def check_prompts(prompts: Sequence[Prompt]) -> None:

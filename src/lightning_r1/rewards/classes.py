@@ -30,7 +30,7 @@ class SameAnswer:
 
 
 class CalculatedClasses:
-    """Labels of answers, as :func:`.answer_classes` gives them, with mathematical ones calculated.
+    """Labels of answers, as :func:`.answer_classes` gives them, with mathematical ones calculated, each pair once.
 
     Args:
         scorer: where that is done.
@@ -39,6 +39,7 @@ class CalculatedClasses:
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self._same = SameAnswer()
+        self._known: dict[tuple[str, str], bool] = {}
 
     def __call__(self, answers: Sequence[str], gold: Mapping[str, Any]) -> list[Hashable]:
         """A label for each answer to one problem."""
@@ -47,9 +48,12 @@ class CalculatedClasses:
         return math_classes(answers, self._equal)
 
     def _equal(self, pairs: Pairs) -> list[bool]:
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         items = [
             (Prompt("pair", "", "", (), {"kind": "math", "value": one}), Completion((), (), "stop", text=other))
-            for one, other in pairs
+            for one, other in new
         ]
         # not a number where the worker was killed, which is equal to nothing
-        return [score.value == 1 for score in self.scorer.score("same_answer", self._same, items)]
+        scores = self.scorer.score("same_answer", self._same, items) if items else []
+        self._known |= {pair: score.value == 1 for pair, score in zip(new, scores, strict=True)}
+        return [self._known[pair] for pair in pairs]

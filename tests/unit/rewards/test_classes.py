@@ -14,6 +14,7 @@ from lightning_r1.rewards.accuracy import answer_classes
 from lightning_r1.rewards.base import InProcessScorer, Item, Reward
 from lightning_r1.rewards.classes import CalculatedClasses, SameAnswer
 from lightning_r1.rewards.maths import equal_answers
+from lightning_r1.rewards.workers import WorkerPool
 from lightning_r1.text.arithmetic import ExpressionError
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
 
@@ -83,6 +84,26 @@ def test_only_what_is_open_is_asked() -> None:
     assert {frozenset(pair) for pair in scorer.asked} >= {frozenset(("18", "9+9")), frozenset(("19", "9+9"))}
     assert len(scorer.asked) <= 8
     assert not any("10^{10" in text for pair in scorer.asked for text in pair)
+
+
+def test_a_pair_is_calculated_once() -> None:
+    scorer = Counting()
+    classes = CalculatedClasses(scorer)
+    first = classes(["x+1", "1+x", "x"], GOLD)
+    asked = list(scorer.asked)
+    assert classes(["x+1", "1+x", "x"], GOLD) == first
+    assert scorer.asked == asked
+    assert len(asked) == 3
+
+
+def test_calculated_by_workers() -> None:
+    pool = WorkerPool(workers=2, timeout_s=20)
+    try:
+        answers = [r"\frac{1}{\sqrt2}", r"\frac{\sqrt2}{2}", "1", "10^{10^{10}}", r"\frac22", "18"]
+        labels = CalculatedClasses(pool)(answers, GOLD)
+        assert [labels.index(label) for label in labels] == [0, 0, 2, 3, 2, 5]
+    finally:
+        pool.close()
 
 
 def test_who_is_killed_is_equal_to_nothing() -> None:
