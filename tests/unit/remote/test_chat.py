@@ -161,7 +161,7 @@ def test_the_own_pace_is_no_fault_of_the_endpoint() -> None:
     assert time.monotonic() - started >= 1.5
 
 
-def test_one_that_is_away_is_tried_once_and_then_trusted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_away_is_tried_once_and_then_trusted_again() -> None:
     def asks(number: int) -> tuple[str | ChatError, int]:
         before = len(server.requests)
         [answer] = asking.ask_all([[*HELLO] * number])
@@ -174,8 +174,9 @@ def test_one_that_is_away_is_tried_once_and_then_trusted_again(monkeypatch: pyte
         assert isinstance(answer, ChatError)
         assert tries > 1
         assert asks(2)[1] == 0
-        monkeypatch.setattr("lightning_r1.remote.pace.PROBE_S", 0.0)
+        asking._presence._probe_at = 0.0  # half a minute later
         assert asks(3)[1] == 1
+        asking._presence._probe_at = 0.0
         said[0] = "here"
         assert asks(4) == ("here", 1)
         said[0] = 503
