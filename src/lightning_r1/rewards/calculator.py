@@ -34,7 +34,8 @@ _FEWEST_POINTS = 3
 _DECIMAL = re.compile(r"(\^\s*)?(?<![\d.])(\d*)\.(\d+)")
 _DEGREES = re.compile(r"(\d+)\s*°")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_NOT_CALCULATED = re.compile(r"\\[lcvd]?dots|\.\.\.|:|\\text|\\pm|\\mp|[^\x00-\x7f]")
+_BRACES = re.compile(r"(?<!\\)[{}]")
+_NOT_CALCULATED = re.compile(r"\\boxed|\\fbox|\\[lcvd]?dots|\.\.\.|:|\\text|\\pm|\\mp|[^\x00-\x7f]")
 
 # the text is one formula: no unit is guessed at, and a box within is no second answer
 _WHOLE = LatexExtractionConfig(
@@ -110,7 +111,7 @@ def _parsed(one: str, other: str) -> tuple[Any, Any]:
 def _parse(latex: str) -> Any:
     """An expression of sympy, or what else the parser makes of it; None if nothing."""
     latex = _DEGREES.sub(r"\\frac{\1\\pi}{180}", latex)
-    if _NOT_CALCULATED.search(latex):
+    if _NOT_CALCULATED.search(latex) or not _is_balanced(latex):
         return None
     exact = _DECIMAL.sub(_as_fraction, latex)
     found = parse(
@@ -124,6 +125,16 @@ def _parse(latex: str) -> Any:
     if isinstance(parsed, sympy.Basic):
         return parsed.xreplace({symbol: sympy.I for symbol in parsed.free_symbols if symbol.name == "i"})
     return parsed
+
+
+def _is_balanced(latex: str) -> bool:
+    """Whether nothing in it closes the box that is put around it."""
+    depth = 0
+    for brace in _BRACES.findall(latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _as_fraction(match: re.Match[str]) -> str:

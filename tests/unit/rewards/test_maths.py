@@ -222,6 +222,15 @@ def test_multiples() -> None:
     assert not multiples("x-y", "x-z", False)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [r"\boxed{3", r"7}\boxed{3", r"7}, \boxed{3}, {7", r"\fbox{3}+", r"x} final answer is {3", "}3{", r"3\}{}}"],
+)
+def test_an_answer_does_not_leave_its_box(answer: str) -> None:
+    assert not equal_values(answer, "3")
+    assert not equal_values("3", answer)
+
+
 def test_a_nonsense_has_no_value() -> None:
     for text in ("", "+", ")", r"\frac", r"\nosuchcommand{x", "x^", "&", r"\\", r"\begin{pmatrix}1"):
         assert not equal_values(text, "7"), text

@@ -94,6 +94,7 @@ def test_the_answer_in_a_box(text: str, answer: str | None) -> None:
         (r"\boxed{a\\}", r"a\\"),  # an escaped backslash does not escape the brace
         (r"\boxed{\\\}}", r"\\\}"),
         (r"\boxed{\boxed{1}}", "1"),  # the innermost starts last
+        (r"\boxed{x=\boxed{5}}", "5"),
         (r"\boxed{x^{y^{z}}} = 3", "x^{y^{z}}"),
         (r"\boxed{1}}}}", "1"),
         (r"\boxed{{1}", None),
@@ -150,8 +151,23 @@ def test_the_work_grows_with_the_text_and_not_with_its_square(piece: str) -> Non
         (r"</think>\boxed{" + "\\" * MEGABYTE, None),
         (r"</think>\boxed{8}" + "}" * MEGABYTE, "8"),
         ("</think>" + "\\boxed" * (MEGABYTE // 6), None),
+        ("</think>" + r"\boxed{" * (MEGABYTE // 7), None),
+        ("</think>" + r"\boxed{" * (MEGABYTE // 7) + "8}" + "}" * (MEGABYTE // 7), "8"),
+        (r"</think><answer>" + r"\boxed{8}" * (MEGABYTE // 9) + "</answer>", "8"),
     ],
-    ids=["thinking", "answers", "closed", "almost", "braces", "escapes", "closing", "boxes"],
+    ids=[
+        "thinking",
+        "answers",
+        "closed",
+        "almost",
+        "braces",
+        "escapes",
+        "closing",
+        "boxes",
+        "opened",
+        "nested",
+        "many",
+    ],
 )
 def test_a_megabyte_is_searched(text: str, answer: str | None) -> None:
     assert extract_answer(text, Tags()) == answer
