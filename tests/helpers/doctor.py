@@ -73,6 +73,12 @@ def slow(prompt: Prompt, completion: Completion) -> float:
     return 1.0
 
 
+def hangs(prompt: Prompt, completion: Completion) -> float:
+    """A reward that never comes back."""
+    while True:
+        time.sleep(0.01)
+
+
 class OtherWeights(GroupEngine):
     """Tells log-probabilities that are not the policy's."""
 

@@ -70,6 +70,11 @@ ILL: dict[str, tuple[list[str], str, str]] = {
         "rewards",
         r"slow: 9\*\*9.* took 0\.\d s, more than 0\.1 s",
     ),
+    "a reward that hangs": (
+        ["+reward.rewards.stuck={_target_: helpers.doctor.hangs}", "reward.workers.timeout_s=0.3", "data.rows.size=2"],
+        "rewards",
+        r"stuck: 2 of 2 right answers ended in timeout",
+    ),
     "a context that is short": (
         ["algo.sampling.max_new_tokens=500"],
         "model",
