@@ -63,6 +63,8 @@ inequality         ``2x+2y<6``                        = ``3>x+y``
 inequality         ``x+y<3``                          ! ``x+y>3``
 interval           ``[0,1)``                          ! ``[0,1]``                           brackets count
 interval           ``(-\infty,0)\cup(1,\infty)``      = ``(1,\infty)\cup(-\infty,0)``
+interval           ``x<0\text{ or }x>1``             = ``(1,\infty)\cup(-\infty,0)``
+interval           ``x<0, x>1``                       ! ``(1,\infty)\cup(-\infty,0)``     a comma says both
 interval           ``\mathbb{R}``                     = ``(-\infty,\infty)``
 tuple              ``(1,2)``                          = ``\left(1, \frac{4}{2}\right)``
 tuple              ``(1,2)``                          ! ``(2,1)``
@@ -81,6 +83,7 @@ list               ``2,3``                            = ``x=3\text{ or }x=2``
 list               ``1,2,\ldots,10``                  ! ``1,2,10``
 plus-minus         ``\pm 2``                          = ``\{2,-2\}``
 plus-minus         ``1\pm\sqrt{2}``                   = ``1-\sqrt2, 1+\sqrt2``
+plus-minus         ``\{-2,1\pm\sqrt{5}\}``             = ``1-\sqrt5, 1+\sqrt5, -2``
 plus-minus         ``\pm 2``                          ! ``2``
 matrix             ``\begin{pmatrix}1&2\\3&4\end{pmatrix}`` = ``\begin{bmatrix}1&2\\3&4\end{bmatrix}``
 matrix             ``\begin{pmatrix}1\\2\end{pmatrix}`` ! ``(1,2)``

@@ -36,7 +36,7 @@ from lightning_r1.text.choices import LETTERS
 from lightning_r1.text.gym_tasks import check_task
 from lightning_r1.text.hostile import hostile
 from lightning_r1.text.math_answers import read_answer
-from lightning_r1.text.math_shapes import Many, Value
+from lightning_r1.text.math_shapes import Value
 from lightning_r1.text.program_output import read_value
 
 _KEYS = {
@@ -117,8 +117,7 @@ def _check_latex(value: str) -> None:
             break
     if depth != 0:
         raise ValueError(f"answer.value={value[:80]!r}: expected balanced braces")
-    # of \emptyset there is nothing to say, but of "." neither
-    if read_answer(value) in (Value(""), Many((Value(""),))):
+    if read_answer(value) == Value(""):
         raise ValueError(f"answer.value={value[:80]!r}: expected an answer")
 
 

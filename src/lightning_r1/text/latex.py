@@ -27,13 +27,13 @@ _TYPOGRAPHY = str.maketrans(
 
 # in this order; a backslash behind another one ends a row of a matrix
 _SPELLINGS = (
+    (r"(?<=\d)(?:\{,\}|,\s*\\!)\s*(?=\d)", "_,"),
     (r"(?<!\\)\\(?:left|right|displaystyle|textstyle|limits|[bB]ig{1,2}[lrm]?)(?![A-Za-z])", ""),
     (r"(?<!\\)\\[,!;:\s]|~|(?<!\\)\\(?:quad|qquad|thinspace|hfill)(?![A-Za-z])|(?<!\\)\\[()\[\]]", " "),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])", "°"),
     (r"\\(?:textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|rm|operatorname)(?![A-Za-z])", r"\\text"),
     (r"\\boxed\s*\{([^{}]*)\}", r"\1"),
-    (r"(?<=\d)\{,\}(?=\d)", "_,"),
     (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     (r"\\(frac|sqrt)\s*(\d)", r"\\\1{\2}"),
     (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),

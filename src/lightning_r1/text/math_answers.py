@@ -15,6 +15,7 @@ from lightning_r1.text.math_shapes import Equation, Inequality, Many, Matrix, Or
 _OR = re.compile(
     r",?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*|\\(?:lor|vee)(?![A-Za-z])"
 )
+_EITHER = re.compile(r"(?<![A-Za-z])or(?![A-Za-z])|\\lor|\\vee")
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,]*\d)")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -89,7 +90,7 @@ def _read(text: str, outermost: bool = False) -> Shape:
         text, listed = (_THOUSANDS.sub(lambda match: match[0].replace(",", "_,"), one) for one in (text, listed))
     parts = _split(listed, (",", ";"))
     if len(parts) > 1:
-        return Many(tuple(_read(part) for part in parts if part.strip()))
+        return _listed(parts, either=bool(_EITHER.search(text)))
     if (relation := _relation(text)) is not None:
         return relation
     if len(parts := _split(text, (r"\cup",))) > 1:
@@ -104,6 +105,19 @@ def _read(text: str, outermost: bool = False) -> Shape:
         signs = [text.replace(r"\pm", plus).replace(r"\mp", minus) for plus, minus in (("+", "-"), ("-", "+"))]
         return Many(tuple(_read(sign.strip().removeprefix("+")) for sign in signs))
     return _value(text)
+
+
+def _listed(parts: list[str], *, either: bool) -> Shape:
+    r"""A list; the two values of a ``\pm`` are two of its parts, and one inequality or another is a union."""
+    shapes: list[Shape] = []
+    for part in parts:
+        if part.strip():
+            shape = _read(part)
+            shapes += shape.parts if isinstance(shape, Many) and r"\pm" in part else [shape]
+    names = {shape.name if isinstance(shape, Ordered) else "" for shape in shapes}
+    if either and len(names) == 1 and "" not in names:
+        return Union(tuple(shapes))
+    return Many(tuple(shapes))
 
 
 def _ungrouped(text: str) -> str:
@@ -228,7 +242,7 @@ def _bracketed(text: str) -> Shape | None:
     if opening == r"\{" and closing == r"\}":
         if len(_split(inside, ("|", ":", r"\mid"))) > 1:
             return None
-        return Many(tuple(_read(part) for part in parts))
+        return _listed(parts, either=False)
     if len(parts) == 1:
         return _read(inside, outermost=True) if (opening, closing) == ("(", ")") else None
     return Ordered(opening, tuple(_read(part) for part in parts), closing)

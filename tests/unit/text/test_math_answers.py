@@ -103,6 +103,10 @@ INFINITY, X = Value(r"\infty"), Value("x")
         ("[x]", Value("[x]")),
         (r"\mathbb{R}", Ordered("(", (Value(r"-\infty"), INFINITY), ")")),
         ("", Value("")),
+        (r"\{3,\pm2\}", Many((THREE, TWO, number(-2)))),
+        (r"x<1\text{ or }x>2", Union((Ordered("(", (Value(r"-\infty"), ONE), ")", "x"),
+                                      Ordered("(", (TWO, INFINITY), ")", "x")))),
+        ("x<1, x>2", Many((Ordered("(", (Value(r"-\infty"), ONE), ")", "x"), Ordered("(", (TWO, INFINITY), ")", "x")))),
     ],
 )  # fmt: skip
 def test_read(answer: str, shape: Shape) -> None:
