@@ -15,7 +15,7 @@ import pytest
 from helpers import judges
 from helpers.endpoint import Answer, drips, endpoint, floods, hangs, http, reply_body, sends
 from helpers.judges import message_of, parts_of, says
-from lightning_r1.config.build import build_reward
+from lightning_r1.config.build_rewards import build_reward
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.schema import check_signatures
 from lightning_r1.rewards.judge import Judge
