@@ -333,9 +333,12 @@ for descriptor in range(1024):
     if descriptor == 2: continue
     try: os.write(descriptor, frame * 3)
     except OSError: pass
-for place in ("/proc/self/fd", "/dev/fd", "/proc/1/fd", f"/proc/{os.getppid()}/fd"):
+for place in (f"/proc/{os.getppid()}/fd", "/proc/self/fd", "/dev/fd", "/proc/1/fd"):
     for descriptor in range(64):
-        try: os.write(os.open(f"{place}/{descriptor}", os.O_WRONLY), frame * 3)
+        try:
+            again = os.open(f"{place}/{descriptor}", os.O_WRONLY)
+            os.write(again, frame * 3)
+            os.close(again)
         except OSError: pass
 """
 
