@@ -34,7 +34,7 @@ _ORDINARY = (
     ("tuple", r"({n},\frac{{1}}{{2}})", r"\left({n}, 0.5\right)", r"\left(0.5, {n}\right)"),
     ("interval", r"[{n},\infty)", r"x\ge {n}", "x>{n}"),
     ("set", r"\{{{n},{m},-1\}}", r"\{{-1, {m}, {n}\}}", r"\{{-1, {m}\}}"),
-    ("list", "{n},{m}", r"{m}\text{{ or }}{n}", "{n}"),
+    ("list", "{n}, {m}", r"{m}\text{{ or }}{n}", "{n}"),
     ("matrix", r"\begin{{pmatrix}}{n}&1\\2&3\end{{pmatrix}}", r"\begin{{bmatrix}}{n}&1\\2&3\end{{bmatrix}}",
      r"\begin{{bmatrix}}{n}&1\\2&4\end{{bmatrix}}"),
     ("root", r"{n}\sqrt{{2}}", r"\sqrt{{{nn2}}}", r"\sqrt{{{n}}}"),

@@ -168,7 +168,7 @@ def _tell(turns: Sequence[Turn], config: Mapping[str, Any]) -> None:
         f"math-verify in one main thread with alarms of {config['direct_timeout_s']} s",
         title_justify="left",
     )
-    for column in ("", "answers", "a second", "worst, s", "all, s", "outcomes", "wrongly graded"):
+    for column in ("", "answers", "a second", "worst, s", "all, s", "outcomes", "not as made"):
         table.add_column(column, justify="left" if column in ("", "outcomes") else "right")
     for turn in turns:
         extrapolated = turn.asked < turn.answers

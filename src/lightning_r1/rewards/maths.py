@@ -78,6 +78,7 @@ set                ``2``                              = ``\{2\}``
 set                ``\emptyset``                      = ``\{\}``
 list               ``2``                              ! ``1,2,3``                           many candidates do not win
 list               ``2``                              ! ``2,2``
+list               ``1,1,2``                          ! ``1,2,2``
 list               ``2``                              ! ``2\text{ or }3``
 list               ``2,3``                            = ``x=3\text{ or }x=2``
 list               ``1,2,\ldots,10``                  ! ``1,2,10``

@@ -211,6 +211,7 @@ def test_golds_of_the_task_files_are_read_as_they_are_checked() -> None:
         ("102", {"value": 100, "relative_tolerance": 0.02}, True),
         ("102.1", {"value": 100, "relative_tolerance": 0.02}, False),
         ("-102", {"value": -100, "relative_tolerance": 0.02}, True),
+        ("102.5", {"value": 100, "relative_tolerance": 0.02, "absolute_tolerance": 1}, False),  # they do not add up
         ("0.001", {"value": 0, "relative_tolerance": 0.5}, False),
         ("0.001", {"value": 0, "relative_tolerance": 0.5, "absolute_tolerance": 0.001}, True),  # the larger one
         (r"x=\frac{157}{50}", {"value": "3.14"}, True),

@@ -13,7 +13,7 @@ from lightning_r1.evaluation.voting import cons_at_k
 from lightning_r1.rewards.accuracy import answer_classes
 from lightning_r1.rewards.base import InProcessScorer, Item, Reward
 from lightning_r1.rewards.classes import CalculatedClasses, SameAnswer
-from lightning_r1.rewards.maths import equal_answers
+from lightning_r1.rewards.maths import equal_answers, math_classes
 from lightning_r1.rewards.workers import WorkerPool
 from lightning_r1.text.arithmetic import ExpressionError
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
@@ -73,6 +73,22 @@ def test_classes_are_those_of_brute_force(seed: int) -> None:
             or equal_answers(str(label), answer)
             or label in ("18", "18 cm", "18 m")
         )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_classes_are_the_parts_of_a_graph(seed: int) -> None:
+    # whatever pairs are found equal, in whatever order
+    rng = random.Random(seed)
+    names = "abcdefghkm"
+    edges = {frozenset(rng.sample(names, 2)) for _ in range(rng.randint(0, 8))}
+    labels = math_classes(names, lambda pairs: [frozenset(pair) in edges for pair in pairs])
+    reached = {name: {name} for name in names}
+    for _ in names:
+        for one, other in map(tuple, edges):
+            reached[one] |= reached[other]
+            reached[other] |= reached[one]
+    for (one, first), (other, second) in itertools.combinations(zip(names, labels, strict=True), 2):
+        assert (first == second) is (other in reached[one])
 
 
 def test_only_what_is_open_is_asked() -> None:
