@@ -39,6 +39,10 @@ BROKEN = {
     "refresh_needs_a_reference": (["algo=grpo", "algo.reference_refresh_steps=400"], "algo.kl_coef"),
     "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
     "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),
+    "rewards_have_somewhere_to_run": (
+        ["reward.workers.timeout_s=0"],
+        r"reward\.workers\.timeout_s=0: expected > 0 seconds",
+    ),
     "routes_lead_from_rewards_to_domains": (
         ["+reward.routes.accuracy=[maths]"],
         r"reward.routes.accuracy: 'maths' is no domain; choose from \['reasoning', 'helpful', 'harmless'\]",

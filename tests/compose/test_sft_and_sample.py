@@ -32,7 +32,7 @@ def test_a_phase_is_the_papers_without_a_word_more(phase: str) -> None:
     assert (schedule["shape"], schedule["final_fraction"]) == ("cosine", 0.1)
     assert config["optim"]["lr"] == (1e-4 if phase == "distill_sft" else 5e-6)
     assert config["trainer"]["max_steps"] == -1
-    assert "reward" not in config
+    assert list(config["reward"]) == ["workers", "stop_at"]  # what grades held-out answers
     assert "algo" not in config
     assert list(data["sources"]) == (["traces", "general"] if phase == "rejection_sft" else ["traces"])
     assert config["eval"]["sampling"]["max_new_tokens"] == 32768

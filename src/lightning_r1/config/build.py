@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,18 @@ from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
 from lightning_r1.callbacks.watchdog import Watchdog
-from lightning_r1.config.build_graders import build_grader, build_scorer
+from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
+from lightning_r1.config.build_rewards import build_rewards, build_scorer
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.config.schema import check_signatures, locate
+from lightning_r1.config.schema import check_signatures
 from lightning_r1.data.rows import as_prompts
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
-from lightning_r1.rewards.base import Scorer
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Prompt, Sampling
@@ -126,39 +124,6 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
     return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, suites)
-
-
-def build_rewards(config: Mapping[str, Any], codec: Codec, scorer: Scorer | None = None) -> RewardSuite:
-    """The reward functions by name, and where they run."""
-    nodes = config["reward"]["rewards"] or {}
-    rewards = {name: build_reward(node, f"reward.rewards.{name}", codec) for name, node in nodes.items()}
-    return RewardSuite(
-        rewards,
-        config["reward"]["weights"],
-        scorer or build_scorer(config),
-        config["reward"].get("routes"),
-        instantiate(config["reward"]["stop_at"]),
-    )
-
-
-def build_reward(node: Mapping[str, Any], path: str, codec: Codec) -> Any:
-    """One reward; a class that asks for ``tags`` gets the template's, a function its options."""
-    target = locate(node["_target_"], f"{path}._target_")
-    options = {key: _built(value) for key, value in node.items() if key != "_target_"}
-    signature = inspect.signature(target)
-    given = () if inspect.isclass(target) else ("prompt", "completion")
-    if "tags" in signature.parameters:
-        options.setdefault("tags", codec.template.tags)
-    try:
-        signature.bind(*given, **options)
-    except TypeError as error:
-        raise ConfigError(f"{path}={node['_target_']}: {error}; its options stand beside _target_") from error
-    return partial(target, **options) if given else target(**options)
-
-
-def _built(value: Any) -> Any:
-    """An option of a reward that is an object of its own."""
-    return instantiate(value, _convert_="all") if isinstance(value, Mapping) and "_target_" in value else value
 
 
 def tokenise(config: Mapping[str, Any], datamodule: Any, codec: Codec) -> None:

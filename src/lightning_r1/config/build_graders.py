@@ -9,14 +9,9 @@ from hydra.utils import instantiate
 
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.accuracy import Accuracy
-from lightning_r1.rewards.base import InProcessScorer, Reward, Scorer
+from lightning_r1.rewards.base import Reward, Scorer
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.types import Prompt
-
-
-def build_scorer(config: Mapping[str, Any]) -> Scorer:
-    """Where rewards run: in worker processes, or here where there are to be none."""
-    return instantiate(config["reward"]["workers"]) if config["reward"]["workers"]["workers"] else InProcessScorer()
 
 
 def build_grader(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from lightning_r1.config.build import build_reward, build_rewards, check, check_context
+from lightning_r1.config.build import check, check_context
 from lightning_r1.config.build_policy import build_policy
+from lightning_r1.config.build_rewards import build_reward, build_rewards
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.experience.rewriting import INSTRUCTION, Rewriter
 from lightning_r1.experience.selection import Selection

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from lightning_r1.config.build import build_module, build_rewards, build_sets, call_with, count_steps, tokenise
+from lightning_r1.config.build import build_module, build_sets, call_with, count_steps, tokenise
 from lightning_r1.config.build_policy import build_codec, build_policy
+from lightning_r1.config.build_rewards import build_rewards
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.doctor.findings import NotChecked
 from lightning_r1.models.codec import Codec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import selectors
 import socket
@@ -79,6 +80,9 @@ class Channel:
         if self.open:
             self.open = False
             self.selector.unregister(self.connection)
+            with contextlib.suppress(OSError):
+                # also for copies: a process that the trainer forked may hold this end open
+                self.connection.shutdown(socket.SHUT_RDWR)
             self.connection.close()
         for _, fd in self.outbox:
             if fd is not None:

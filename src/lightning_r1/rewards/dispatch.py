@@ -11,18 +11,16 @@ import math
 import os
 import pickle
 import selectors
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from lightning_r1.rewards.base import Item, Reward, RewardError, as_score
+from lightning_r1.rewards.asks import Ask, Body, Chunk, Cutter, Handle, NurseryProcess, Rule, Scores, ending
+from lightning_r1.rewards.base import Item, as_score
 from lightning_r1.rewards.channel import Channel
 from lightning_r1.rewards.nursery import LENGTH
 from lightning_r1.rewards.worker import HEAD, timed_out
@@ -30,134 +28,13 @@ from lightning_r1.types import Outcome, RewardScore
 
 LARGEST_CHUNK = 16
 """Items sent together: a worker's next answer need not wait for the trainer."""
-GRACE_S = 1.0
-"""An async reward is stopped by its worker; the worker itself only if it has not even done that by then."""
-HANGS_AFTER_ANSWERS, HANGS_AFTER_PROMPTS = 32, 8
-"""So many timeouts in a row, over so many prompts, and nothing else: the reward hangs, not the answers."""
-
-
-@dataclass(eq=False)
-class Rule:
-    """A reward as the workers know it."""
-
-    number: int
-    name: str
-    reward: Reward
-    is_async: bool
-    loaded: threading.Event = field(default_factory=threading.Event)
-    error: str | None = None
-    """Why it cannot be asked; it never can be again."""
-    late: list[str] = field(default_factory=list)
-    """Ids of the prompts of its latest answers, as long as they are all timeouts."""
-
-
-class Scores:
-    """The scores of some items, in the making; see :class:`.Pending`."""
-
-    def __init__(self, rule: Rule, items: Sequence[Item]) -> None:
-        self.rule, self.items = rule, items
-        self.scores: list[RewardScore | None] = [None] * len(items)
-        self.left = len(items)
-        self.error: str | None = None
-        self.done = threading.Event()
-        if not items:
-            self.done.set()
-
-    def settle(self, place: int, score: RewardScore) -> None:
-        """One of them is made."""
-        self.scores[place] = score
-        self.left -= 1
-        if not self.left:
-            self.done.set()
-
-    def fail(self, error: str) -> None:
-        """None of them will be."""
-        self.error = error
-        self.done.set()
-
-    def result(self) -> list[RewardScore]:
-        """See :class:`.Pending`."""
-        self.done.wait()
-        if self.error:
-            raise RewardError(self.error)
-        return list(self.scores)  # type: ignore[arg-type]
-
-
-@dataclass(slots=True)
-class Ask:
-    """One item for one reward."""
-
-    scores: Scores
-    place: int
-    alone: bool = False
-    """It is asked by itself: a worker died with several, and this may be who did it."""
-    sent: float = 0.0
-
-    @property
-    def rule(self) -> Rule:
-        """The reward."""
-        return self.scores.rule
-
-
-class Body:
-    """Items to send; the same for all rewards that are asked about them."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-        self._pickled: bytes | None = None
-
-    def pickled(self) -> bytes:
-        """Made when it is first sent."""
-        if self._pickled is None:
-            self._pickled = pickle.dumps(self.items, pickle.HIGHEST_PROTOCOL)
-        return self._pickled
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Items of one body for one reward."""
-
-    asks: list[Ask]
-    body: Body
-
-    @property
-    def rule(self) -> Rule:
-        """The reward."""
-        return self.asks[0].rule
-
-
-@dataclass(eq=False)
-class Handle:
-    """A worker, seen from here."""
-
-    number: int
-    is_async: bool
-    channel: Channel
-    rules: int
-    """It knows the rewards with numbers below."""
-    ready: bool = False
-    retired: bool = False
-    asked: dict[int, Ask] = field(default_factory=dict)
-    """In the order in which they were sent; a plain reward answers in that order."""
-    answered: int = 0
-    answered_at: float = 0.0
-    restarted_at: float = 0.0
-
-    def began(self) -> float:
-        """When the answer began that is due next."""
-        sent = next(iter(self.asked.values())).sent
-        return sent if self.is_async else max(sent, self.answered_at)
-
-    def due(self, timeout_s: float) -> float:
-        """When the clock of that answer runs out."""
-        return max(self.began(), self.restarted_at) + timeout_s + GRACE_S * self.is_async
 
 
 class Dispatcher:
     """Feeds the workers of one pool.
 
     Args:
-        launch: starts the nursery, and gives its process, a socket to it, and a function for what it wrote last.
+        launch: starts the nursery.
         workers: plain workers.
         timeout_s: of one answer.
         recycle_after: answers of a worker.
@@ -167,7 +44,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        launch: Callable[[], tuple[subprocess.Popen[bytes], socket.socket, Callable[[], str]]],
+        launch: Callable[[], NurseryProcess],
         *,
         workers: int,
         timeout_s: float,
@@ -177,9 +54,9 @@ class Dispatcher:
     ) -> None:
         self.workers, self.timeout_s, self.recycle_after = workers, timeout_s, recycle_after
         self.at_once, self.import_s = at_once, import_s
-        self.process, control, self.last_words = launch()
+        self.nursery = launch()
         self.selector = selectors.DefaultSelector()
-        self.control = Channel(control, self.selector)
+        self.control = Channel(self.nursery.connection, self.selector)
         self.woken, self.wakes = socket.socketpair()
         self.selector.register(self.woken, selectors.EVENT_READ)
         self.wakes.setblocking(False)
@@ -189,7 +66,7 @@ class Dispatcher:
         self.handles: dict[int, Handle] = {}
         self.numbers = count()
         self.stillborn = 0
-        self.latest: tuple[Sequence[Item], int, list[Body]] = ((), 0, [])
+        self.cutter = Cutter()
         self.error: str | None = None
         self.closing = False
         self.pid = os.getpid()
@@ -206,14 +83,8 @@ class Dispatcher:
         """Begin to score."""
         scores = Scores(rule, items)
         size = max(1, min(-(-len(items) // (2 * self.workers)), LARGEST_CHUNK))
-        if rule.is_async:
-            size = min(size, self.at_once)
-        made_for, made_size, bodies = self.latest
-        if made_for is not items or made_size != size:  # a group's rewards are begun one after the other
-            bodies = [Body(items[start : start + size]) for start in range(0, len(items), size)]
-            self.latest = (items, size, bodies)
-        places = iter(range(len(items)))
-        chunks = [Chunk([Ask(scores, next(places)) for _ in body.items], body) for body in bodies]
+        size = min(size, self.recycle_after, self.at_once if rule.is_async else size)
+        chunks = self.cutter.chunks(scores, size)
         self._wish(lambda: self._take(scores, chunks))
         return scores
 
@@ -273,33 +144,23 @@ class Dispatcher:
     def _assign(self) -> None:
         """Give waiting chunks to workers that have time, and make workers where they are missing."""
         for is_async, queue in self.queues.items():
-            while queue and (handle := self._free(is_async, queue[0], len(queue))):
+            while queue and (handle := self._free(queue[0], len(queue))):
                 self._give(handle, queue.popleft())
             for handle in [one for one in self.handles.values() if one.is_async is is_async and not one.asked]:
-                if handle.answered >= self.recycle_after or (queue and queue[0].rule.number >= handle.rules):
+                worn = queue and handle.answered + len(queue[0].asks) > self.recycle_after
+                if worn or (queue and queue[0].rule.number >= handle.rules):
                     self._drop(handle)
             ours = sum(handle.is_async is is_async for handle in self.handles.values())
             for _ in range(min(len(queue), (1 if is_async else self.workers) - ours)):
                 self._fork(is_async)
 
-    def _free(self, is_async: bool, chunk: Chunk, waiting: int) -> Handle | None:
-        """The worker for a chunk: one that has nothing to do, or soon will have."""
-        best: Handle | None = None
-        for handle in self.handles.values():
-            if handle.is_async is not is_async or not handle.ready or chunk.rule.number >= handle.rules:
-                continue
-            asked = len(handle.asked)
-            if handle.answered + asked >= self.recycle_after:
-                continue
-            if is_async:
-                alone = chunk.asks[0].alone or any(ask.alone for ask in handle.asked.values())
-                room = not asked if alone else asked + len(chunk.asks) <= self.at_once
-            else:
-                # a second chunk bridges the way here and back, but should not wait behind a slow answer at the end
-                room = not asked or (asked <= LARGEST_CHUNK // 4 and waiting > self.workers)
-            if room and (best is None or asked < len(best.asked)):
-                best = handle
-        return best
+    def _free(self, chunk: Chunk, waiting: int) -> Handle | None:
+        """The worker for a chunk: the one with least to do, of those that have time."""
+        # a second chunk bridges the way here and back, but should not wait behind a slow answer at the end
+        ahead = LARGEST_CHUNK // 4 if waiting > self.workers else 0
+        most = self.at_once if chunk.rule.is_async else ahead
+        free = [one for one in self.handles.values() if one.has_time(chunk, most, self.recycle_after)]
+        return min(free, key=lambda handle: len(handle.asked), default=None)
 
     def _give(self, handle: Handle, chunk: Chunk) -> None:
         now, numbers = time.monotonic(), []
@@ -342,8 +203,7 @@ class Dispatcher:
             for line in channel.lines():
                 self._of_nursery(*json.loads(line))
             if not channel.open:
-                self._wait_for_process()
-                self._break(f"the reward workers' nursery ended (exit {self.process.returncode}): {self.last_words()}")
+                self._break(f"the process above the reward workers ended: {self.nursery.end()}")
         else:
             handle = next((one for one in self.handles.values() if one.channel is channel), None)
             if handle is not None:
@@ -365,9 +225,9 @@ class Dispatcher:
             self._drop(handle)
             self.stillborn += not handle.ready
             if self.stillborn > self.workers + 1:
-                self._break(f"reward.workers: workers {_ending(*facts)} before their first answer")
+                self._break(f"reward.workers: workers {ending(*facts)} before their first answer")
             blameless = handle.retired or not handle.asked
-            detail = f"the worker {_ending(*facts)}"
+            detail = f"the worker {ending(*facts)}"
             self._give_back(handle, None if blameless else RewardScore(math.nan, Outcome.CRASH, detail))
 
     def _read(self, handle: Handle) -> None:
@@ -404,18 +264,8 @@ class Dispatcher:
 
     def _settle(self, ask: Ask, score: RewardScore) -> None:
         ask.scores.settle(ask.place, score)
-        rule = ask.rule
-        if score.outcome is not Outcome.TIMEOUT:
-            rule.late.clear()
-            return
-        rule.late.append(ask.scores.items[ask.place][0].id)
-        prompts = len(set(rule.late))
-        if len(rule.late) >= HANGS_AFTER_ANSWERS and prompts >= HANGS_AFTER_PROMPTS:
-            self._fail(
-                rule,
-                f"reward.rewards.{rule.name}: its last {len(rule.late)} answers, about {prompts} prompts, all took "
-                f"more than {self.timeout_s:g} s: it hangs; repair it, or set reward.workers.timeout_s higher",
-            )
+        if error := ask.rule.hangs(score, ask.scores.items[ask.place][0].id, self.timeout_s):
+            self._fail(ask.rule, error)
 
     def _give_back(self, handle: Handle, guilty: RewardScore | None) -> None:
         """What a lost worker had: who is guilty gets that score, the others are asked again."""
@@ -466,25 +316,5 @@ class Dispatcher:
         self.selector.close()
         self.woken.close()
         self.wakes.close()
-        self._wait_for_process()
+        self.nursery.end()
         self._carry_out()
-
-    def _wait_for_process(self) -> None:
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def _ending(status: int, tail: str) -> str:
-    """A wait status in words, and what was said before."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        how = f"died of {signal.Signals(number).name}" + (" (out of memory?)" if number == signal.SIGKILL else "")
-    else:
-        how = f"left with exit status {os.waitstatus_to_exitcode(status)}"
-    fatal = tail.rfind("Fatal Python error")
-    tail = tail[fatal:][:600] if fatal >= 0 else tail[-300:]
-    said = "; ".join(line.strip() for line in tail.splitlines() if line.strip())
-    return f"{how}: {said}" if said else how

@@ -148,6 +148,7 @@ class Nursery:
             _kill_group(self.children[number].pid)
 
     def _become_worker(self, connection: int, stderr: int, kind: str) -> NoReturn:
+        status = 1
         try:
             _leave(self.settings, stderr)
             signal.set_wakeup_fd(-1)
@@ -161,10 +162,11 @@ class Nursery:
                 asyncio.run(worker.run_async())
             else:
                 worker.run()
+            status = 0
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
-            os._exit(1)
-        os._exit(0)
+        finally:
+            os._exit(status)  # whatever a reward has closed: nothing of the nursery's may run here
 
     @staticmethod
     def _read(child: _Child) -> bytes:

@@ -20,11 +20,10 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import IO
 
-from lightning_r1.rewards.base import InProcessScorer, Item, Pending, Reward, RewardError, Scorer, attribute, is_async
+from lightning_r1.rewards.base import Item, Pending, Reward, RewardError, attribute, is_async
 from lightning_r1.rewards.dispatch import Dispatcher, Rule
 from lightning_r1.types import RewardScore
 
@@ -123,7 +122,7 @@ class WorkerPool:
             raise RewardError("the reward workers are closed already")
         if self._dispatcher is None:
             self._dispatcher = Dispatcher(
-                partial(_launch, self.timeout_s, self.memory_mib, self.environment),
+                partial(_Nursery, self.timeout_s, self.memory_mib, self.environment),
                 workers=self.workers,
                 timeout_s=self.timeout_s,
                 recycle_after=self.recycle_after,
@@ -135,33 +134,41 @@ class WorkerPool:
         return self._dispatcher
 
 
-def _launch(
-    timeout_s: float, memory_mib: int, environment: Sequence[str]
-) -> tuple[subprocess.Popen[bytes], socket.socket, Callable[[], str]]:
-    """Start the nursery: a fresh interpreter with the trainer's paths and nothing else of its environment."""
-    ours, theirs = socket.socketpair()
-    words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-    paths = [os.path.abspath(path) for path in sys.path]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-c", "from lightning_r1.rewards.nursery import main; main()"),
-            *map(str, (theirs.fileno(), os.getpid(), timeout_s, memory_mib)),
-        ],
-        env={name: os.environ[name] for name in (*_ENVIRONMENT, *environment) if name in os.environ}
-        | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=words,
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C is for the trainer, which ends this
-    )
-    theirs.close()
+class _Nursery:
+    """A fresh interpreter with the trainer's paths, and nothing else of its environment."""
 
-    def last_words() -> str:
-        words.seek(0)
-        return "; ".join(words.read().decode(errors="replace").split("\n")[-4:]).strip("; ")
+    def __init__(self, timeout_s: float, memory_mib: int, environment: Sequence[str]) -> None:
+        self.connection, theirs = socket.socketpair()
+        self.words = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        paths = [os.path.abspath(path) for path in sys.path]
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-c", "from lightning_r1.rewards.nursery import main; main()"),
+                *map(str, (theirs.fileno(), os.getpid(), timeout_s, memory_mib)),
+            ],
+            env={name: os.environ[name] for name in (*_ENVIRONMENT, *environment) if name in os.environ}
+            | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.words,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for the trainer, which ends this
+        )
+        theirs.close()
 
-    return process, ours, last_words
+    def end(self) -> str:
+        """See :class:`.NurseryProcess`."""
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        said = ""
+        if not self.words.closed:
+            self.words.seek(0)
+            said = "; ".join(line.strip() for line in self.words.read().decode(errors="replace").splitlines()[-4:])
+            self.words.close()
+        return f"exit status {self.process.returncode}" + (f": {said}" if said else "")
 
 
 def _pickled(name: str, reward: Reward) -> bytes:
@@ -173,8 +180,3 @@ def _pickled(name: str, reward: Reward) -> bytes:
             "function or an object of a module, with plain attributes, or give it an attribute at_once=<threads> to "
             "run it in this process"
         ) from error
-
-
-def make_scorer(workers: WorkerPool | None) -> Scorer:
-    """The pool, or this process where there is none."""
-    return workers or InProcessScorer()

@@ -16,8 +16,9 @@ import pytest
 from helpers.prompts import mini_codec
 from helpers.quick import quick_rl, random_base
 from helpers.rewards import digits_are_good
-from lightning_r1.config.build import build, build_rewards
+from lightning_r1.config.build import build
 from lightning_r1.config.build_policy import build_policy
+from lightning_r1.config.build_rewards import build_rewards
 from lightning_r1.config.compose import one_line_errors
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.modules.grpo import GRPO
