@@ -101,7 +101,7 @@ def test_numbers_are_exact() -> None:
 @pytest.mark.parametrize(
     ("text", "places"),
     [("0.333333", 6), ("-3.141593", 6), ("0.33333", None), ("123456", None), ("1/3", None), ("0.000001", None),
-     ("0.0123456", 7), ("0.0123450", 7), ("1234.5", None), (r"\sqrt{2}-1.414213", None), ("x.333333", None), ("", None)],
+     ("0.0123456", 7), ("1234.5", None), (r"\sqrt{2}-1.414213", None), ("x.333333", None), ("", None)],
 )  # fmt: skip
 def test_what_may_be_rounded(text: str, places: int | None) -> None:
     assert decimal_places(text) == places
