@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_r1.types import Completion, Prompt
 
@@ -42,3 +47,29 @@ def always(prompt: Prompt, completion: Completion, value: float = 0.5) -> float:
 def lies_until(prompt: Prompt, completion: Completion, mended: str) -> float:
     """The same for everything until a file is there, then how many different tokens were written."""
     return len(set(completion.token_ids)) / 8 if Path(mended).exists() else 0.5
+
+
+def broken_while(prompt: Prompt, completion: Completion, marker: str) -> Any:
+    """Counts tokens; while the file ``marker`` is there, it has the fault that is named in it."""
+    if Path(marker).exists():
+        fault = Path(marker).read_text()
+        if fault == "raises":
+            raise KeyError("solution")
+        if fault == "exits":
+            os._exit(7)
+        if fault == "hangs":
+            time.sleep(600)
+        return {"nan": math.nan, "text": "1.0", "none": None}[fault]
+    return float(len(completion.token_ids))
+
+
+class ShortBatch:
+    """A batch reward that loses its last verdict."""
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        """Never asked alone."""
+        raise AssertionError
+
+    def score_batch(self, items: Sequence[tuple[Prompt, Completion]]) -> list[float]:
+        """One verdict too few."""
+        return [1.0] * (len(items) - 1)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from lightning_r1.text.language import count_words, language_share, script_of, sentences
 from lightning_r1.text.tags import Tags
@@ -55,8 +56,13 @@ class LanguageConsistency:
                 "detector=script takes none"
             )
         self.tags, self.min_words, self.han_weight = tags, min_words, han_weight
-        self.languages = tuple(languages)
+        self.detector, self.languages = detector, tuple(languages)
         self.detect = _lingua(self.languages) if languages else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # models of languages are not sent to workers: each makes its own
+        options = {"min_words": self.min_words, "han_weight": self.han_weight}
+        return partial(LanguageConsistency, **options, detector=self.detector, languages=self.languages), (self.tags,)
 
     def __call__(self, prompt: Prompt, completion: Completion) -> RewardScore:
         """0..1; ``wrong_format`` where there are too few words, ``unscorable`` for an unknown language."""

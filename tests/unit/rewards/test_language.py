@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -171,3 +172,10 @@ def test_lingua_and_languages_it_was_not_given(lingua: LanguageConsistency, monk
     assert score(lingua, "<think>1+1</think>", "fr").outcome is Outcome.WRONG_FORMAT
     with pytest.raises(ValueError, match="lingua does not know xx"):
         LanguageConsistency(Tags(), detector="lingua", languages=["en", "xx"])
+
+
+def test_lingua_is_made_anew_where_the_reward_is_sent(lingua: LanguageConsistency) -> None:
+    again = pickle.loads(pickle.dumps(lingua))
+    assert vars(again).keys() == vars(lingua).keys()
+    assert again.detect is not None
+    assert (again.tags, again.languages, again.min_words) == (lingua.tags, lingua.languages, lingua.min_words)
