@@ -61,8 +61,13 @@ class LanguageConsistency:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # models of languages are not sent to workers: each makes its own
-        options = {"min_words": self.min_words, "han_weight": self.han_weight}
-        return partial(LanguageConsistency, **options, detector=self.detector, languages=self.languages), (self.tags,)
+        options: dict[str, Any] = {
+            "min_words": self.min_words,
+            "han_weight": self.han_weight,
+            "detector": self.detector,
+            "languages": self.languages,
+        }
+        return partial(LanguageConsistency, **options), (self.tags,)
 
     def __call__(self, prompt: Prompt, completion: Completion) -> RewardScore:
         """0..1; ``wrong_format`` where there are too few words, ``unscorable`` for an unknown language."""
