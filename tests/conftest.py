@@ -15,7 +15,7 @@ import torch
 
 from helpers.prompts import mini_codec
 from helpers.runs import coin_base
-from helpers.sandboxes import pytest_collection_modifyitems, pytest_report_header  # noqa: F401  (hooks of pytest)
+from helpers.sandboxes import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401  (hooks of pytest)
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.load import quiet_transformers
 from lightning_r1.train import train

@@ -38,13 +38,15 @@ def missing(backend: str) -> str:
     return tried.stderr.strip() or (f"bwrap ended with {tried.returncode}" if tried.returncode else "")
 
 
-def pytest_report_header() -> list[str]:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A line for each backend that this machine cannot test."""
-    return [f"sandbox: {name} is not tested here: {missing(name)}" for name in BACKENDS if missing(name)]
+    for name in BACKENDS:
+        if reason := missing(name):
+            terminalreporter.write_line(f"sandbox: {name} is not tested here: {reason}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases of backends that are not here; the header has said so."""
+    """Leave out the cases of backends that are not here; the end of the report says so."""
     absent = [item for item in items if missing_backend(item)]
     if absent:
         config.hook.pytest_deselected(items=absent)
