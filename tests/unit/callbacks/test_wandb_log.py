@@ -118,12 +118,12 @@ def test_an_alert_lands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     logger = wandb_logger(tmp_path, name="a")
     logger.alert("watchdog: solved", "step 7: nothing is left to learn")
     logger.finalize("success")
+    wandb.teardown()  # its process has written everything only then
     (folder,) = run_folders(tmp_path)
     alerts = [record.alert for record in records(folder) if record.HasField("alert")]
     assert [(alert.title, alert.text, alert.level) for alert in alerts] == [
         ("watchdog: solved", "step 7: nothing is left to learn", "WARN")
     ]
-    wandb.teardown()
 
 
 def test_one_line_says_how_to_sync(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
