@@ -1,0 +1,90 @@
+"""Models of real shapes with random weights: speed and memory do not ask what the weights know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 192,
+        "vocab_size": 512,
+        "tie_word_embeddings": True,
+    },
+    "qwen2_5_0_5b": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "qwen2_5_1_5b": {
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "qwen2_5_7b": {
+        "hidden_size": 3584,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+}
+"""Fields of ``Qwen2Config``, as the published models have them; ``tiny`` is for tests."""
+
+
+def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """A folder with a Qwen2 of this shape, random weights and a byte-level tokenizer; made once.
+
+    Args:
+        shape: a name in :data:`SHAPES`.
+        folder: is made, unless it holds a model already.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: for an unknown shape.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
+    if (folder / "config.json").is_file():
+        return folder
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "qwen2",
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **SHAPES[shape],
+    )
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def byte_tokenizer() -> Qwen2Tokenizer:
+    """Qwen2's tokenizer with every byte a token and no merges; ``<|endoftext|>`` ends and pads."""
+    vocabulary = {piece: index for index, piece in enumerate(sorted(ByteLevel.alphabet()))}
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    return Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|endoftext|>", pad_token="<|endoftext|>")
