@@ -7,9 +7,15 @@ asked who calculates. Every rule is symmetric.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+
+# of what is left without these, any letter stands for a variable
+_CONSTANTS = re.compile(
+    r"\\(?:pi|infty|frac|sqrt|cdot|times|pm|log|ln|sin|cos|tan|cot|arc[a-z]+|binom)(?![A-Za-z])|[ei]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ def same(one: Shape, other: Shape, calculator: Calculator) -> bool:
 
 
 def _same_value(one: Value, other: Value, calculator: Calculator) -> bool:
-    if one.unit and other.unit and one.unit != other.unit:
+    if one.unit and other.unit and one.unit != other.unit and not _are_degrees(one.unit, other.unit):
         return False
     if "%" in (one.unit, other.unit) and one.unit != other.unit:
         return False
@@ -154,6 +160,11 @@ def _same_value(one: Value, other: Value, calculator: Calculator) -> bool:
     if any(str(value.form).lstrip("+-") == r"\infty" for value in (one, other)):
         return str(one.form).lstrip("+") == str(other.form).lstrip("+")
     return calculator.values(expression(one), expression(other))
+
+
+def _are_degrees(one: str, other: str) -> bool:
+    """Degrees, of one temperature scale at most."""
+    return "°" in (one, other) and one[0] == other[0]
 
 
 def _is_rounded(decimal: Value, exact: Value) -> bool:
@@ -240,10 +251,18 @@ def _equals(equation: Equation, other: Shape, calculator: Calculator) -> bool:
 def _same_equation(one: Equation, other: Equation, calculator: Calculator) -> bool:
     if one.name and one.name == other.name:
         return all(same(value, wanted, calculator) for value in one.values for wanted in other.values)
+    if _is_solution(one) or _is_solution(other):
+        return False
     sides = [_sides(equation) for equation in (one, other)]
     if None in sides:
         return False
     return calculator.multiples(str(sides[0]), str(sides[1]), False)
+
+
+def _is_solution(equation: Equation) -> bool:
+    """Whether it says what a name is, ``x=2``; the equation to be solved, ``3x+4=10``, is no answer to itself."""
+    forms = [str(value.form) for value in equation.values if isinstance(value, Value)]
+    return bool(equation.name) and any(not re.search(r"[A-Za-z]", _CONSTANTS.sub("", form)) for form in forms)
 
 
 def _sides(equation: Equation) -> str | None:

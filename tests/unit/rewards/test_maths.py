@@ -212,6 +212,57 @@ def test_many_candidates_do_not_win() -> None:
         assert grade(spam, "2").value == 0, spam
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("x=2", "3x+4=10"),  # the question
+        ("x=2", "10=3x+4"),
+        (r"x=\frac{\pi}{2}", r"2x=\pi"),
+        ("x=2", "x-2=0"),
+        ("2", r"2\text{ or 3}"),
+        ("2", r"2\text{, or maybe 3}"),
+        ("2", r"2\text{ (not 3)}"),
+        ("2", r"2\text{ is wrong, 3}"),
+        (r"\pi\text{ cm}", r"\text{cm}"),
+        (r"\pi\text{ cm}", r"\theta \text{ cm}"),
+        (r"\theta\text{ is even}", r"\text{is even}"),
+        (r"86^\circ F", r"86^\circ C"),
+        (r"86^\circ\text{ F}", r"86^\circ\mathrm{C}"),
+        ("86 degrees Fahrenheit", "86 degrees Celsius"),
+        (r"5:30\text{ p.m.}", r"5:30\text{ a.m.}"),
+        ("5:30 pm", "5:30 am"),
+    ],
+)
+def test_what_is_not_the_answer_though_it_resembles_it(gold: str, answer: str) -> None:
+    assert grade(answer, gold).value == 0
+    assert grade(gold, gold).value == 1
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("y=2x+1", "2y-4x=2"),
+        (r"r=2\theta", r"2r=4\theta"),
+        ("x=2", "2=x"),
+        ("x=2", "2"),
+        (r"x=\frac12", "x=0.5"),
+        (r"\pi\text{ cm}", r"\pi"),
+        (r"\pi \text{ cm}^2", r"\pi\text{ square cm}"),
+        (r"x \text{ m}", "x"),
+        (r"5\text{ m^2}", "5"),
+        (r"5\text{ cm2}", "5"),
+        (r"\underline{\text{Yes}}", "yes"),
+        (r"30^\circ\mathrm{C}", "30"),
+        (r"30^\circ\text{C}", r"30^\circ"),
+        (r"30^\circ C", r"30\text{ degrees Celsius}"),
+        (r"\sin 30^\circ", "0.5"),
+        ("5:30 pm", r"5:30\text{ p.m.}"),
+    ],
+)
+def test_what_is_the_answer_though_it_looks_different(gold: str, answer: str) -> None:
+    assert grade(answer, gold).value == grade(gold, answer).value == 1
+
+
 def test_multiples() -> None:
     assert multiples("x-(y)", "2x-(2y)", True)
     assert multiples("x-(y)", "y-(x)", False)
