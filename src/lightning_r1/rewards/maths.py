@@ -30,6 +30,10 @@ rounding           ``\pi``                            ! ``3.14``
 rounding           ``\pi``                            = ``3.141593``
 rounding           ``\pi``                            ! ``\frac{22}{7}``
 rounding           ``0.333333``                       ! ``0.3333333``                       two decimals are exact
+calculation        ``5``                              ! ``2+3``                             it may be the question
+calculation        ``56088``                          ! ``123\times456``
+calculation        ``96``                             = ``2^5\cdot3``
+calculation        ``120``                            = ``5!``
 approximation      ``\sqrt{2}``                       = ``\sqrt{2}\approx1.41``             what is exact counts
 percent            ``50\%``                           = ``50\text{ percent}``
 percent            ``50\%``                           ! ``0.5``                             as stated

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 # of what is left without these, any letter stands for a variable
 _CONSTANTS = re.compile(
     r"\\(?:pi|infty|frac|sqrt|cdot|times|pm|log|ln|sin|cos|tan|cot|arc[a-z]+|binom)(?![A-Za-z])|[ei]"
 )
+_SIGN = r"(?:[-+*/]|\\(?:times|cdot|div)(?![A-Za-z]))"
+_OF_NUMBERS = r"[\d.,\s(){}\[\]]|\\frac(?![A-Za-z])"
+_SUM = re.compile(rf"(?:{_OF_NUMBERS}|{_SIGN})*[\d)}}]\s*{_SIGN}(?:{_OF_NUMBERS}|{_SIGN})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Calculator:
     """Whether two expressions are equal, everywhere."""
     multiples: Callable[[str, str, bool], bool]
     """Whether one is the other times a constant; a positive one, if so asked."""
+    unfinished: bool = False
+    """Whether ``2+3`` is 5: not as an answer, which may be copied from the question, but in ``2+3=5``."""
 
 
 class _UndecidedError(Exception):
@@ -157,9 +162,18 @@ def _same_value(one: Value, other: Value, calculator: Calculator) -> bool:
         return one.form == other.form or _is_rounded(one, other) or _is_rounded(other, one)
     if one.form == other.form:
         return True
+    if not calculator.unfinished and _is_unfinished(one, other):
+        return False
     if any(str(value.form).lstrip("+-") == r"\infty" for value in (one, other)):
         return str(one.form).lstrip("+") == str(other.form).lstrip("+")
     return calculator.values(expression(one), expression(other))
+
+
+def _is_unfinished(one: Value, other: Value) -> bool:
+    """Whether one is a number, and the other sums and products of numbers that nobody has calculated."""
+    numbers = [value for value in (one, other) if isinstance(value.form, Fraction)]
+    sums = [value for value in (one, other) if isinstance(value.form, str) and _SUM.fullmatch(value.form)]
+    return len(numbers) == len(sums) == 1
 
 
 def _are_degrees(one: str, other: str) -> bool:
@@ -245,11 +259,20 @@ def _in_order(these: Sequence[Shape], those: Sequence[Shape], calculator: Calcul
 
 def _equals(equation: Equation, other: Shape, calculator: Calculator) -> bool:
     """Whether all that an equation gives, beside a name, is this: ``x=5`` is 5, ``2+3=5`` is 5, ``1=2`` is nothing."""
+    if _has_number(equation.values) and _has_number((other,)):
+        calculator = replace(calculator, unfinished=True)
     return all(same(value, other, calculator) for value in equation.values)
+
+
+def _has_number(shapes: Sequence[Shape]) -> bool:
+    """Whether a number is among them, calculated to the end."""
+    return any(isinstance(shape, Value) and isinstance(shape.form, Fraction) for shape in shapes)
 
 
 def _same_equation(one: Equation, other: Equation, calculator: Calculator) -> bool:
     if one.name and one.name == other.name:
+        if _has_number(one.values) and _has_number(other.values):
+            calculator = replace(calculator, unfinished=True)
         return all(same(value, wanted, calculator) for value in one.values for wanted in other.values)
     if _is_solution(one) or _is_solution(other):
         return False
