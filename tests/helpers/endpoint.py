@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 Misbehave = Callable[[socket.socket, threading.Event], None]
 """Writes to the socket whatever it likes; the event is set when the server ends."""
@@ -123,3 +127,17 @@ def floods(most: int) -> Misbehave:
             connection.sendall(b"a" * (1 << 16))
 
     return flood
+
+
+def skip_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between tries pass at once, and a client's clock is put forward by them.
+
+    So a deadline can be long enough for honest requests on a loaded machine, and is over as soon as it is waited for.
+    """
+    skipped = [0.0]
+
+    def sleep(seconds: float) -> None:
+        skipped[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + skipped[0], sleep=sleep)
+    monkeypatch.setattr("lightning_r1.remote.chat.time", clock)

@@ -18,7 +18,7 @@ from lightning_r1.train import train
 
 ROOT = Path(__file__).parents[2]
 FAULTS = {
-    "hangs": ("timeout", "no answer after 0.5 s"),
+    "hangs": ("timeout", "no answer after 1 s"),
     "raises": ("crash", "KeyError: 'solution'"),
     "exits": ("crash", "the worker left with exit status 7"),
     "nan": ("crash", "returned nan"),
@@ -41,7 +41,7 @@ def fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_reward(output: Path, base: Path, fault: Path) -> list[str]:
     return [
         *overrides_of(quick_rl, output, base), "eval.sets={}", "callbacks.checkpoint.every_n_steps=1",
-        "reward.workers.timeout_s=0.5",
+        "reward.workers.timeout_s=1",
         f"+reward.rewards.mine={{_target_: helpers.rewards.broken_while, marker: {fault}}}",
     ]  # fmt: skip
 

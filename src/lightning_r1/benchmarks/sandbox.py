@@ -21,8 +21,9 @@ from typing import Any
 from rich.table import Table
 
 from lightning_r1.callbacks.console import console
-from lightning_r1.rewards.base import Item, ThreadScorer
+from lightning_r1.rewards.base import Item
 from lightning_r1.rewards.code import CodeTests
+from lightning_r1.rewards.threads import ThreadScorer
 from lightning_r1.sandbox.base import SandboxError
 from lightning_r1.text.code import find_program
 from lightning_r1.text.program_output import same_output

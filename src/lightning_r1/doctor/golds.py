@@ -38,8 +38,8 @@ def wrong_answer(gold: Mapping[str, Any]) -> str:
     if kind == "number":
         return f"1{gold['value']}1"
     if kind == "math":
-        return rf"{gold['value']} + 12345"
-    return "none of these"
+        return rf"12345 + {gold['value']}"  # in front: behind an approximation nothing is read
+    return "none of these" if str(gold.get("value")).casefold().split() != ["none", "of", "these"] else "all of these"
 
 
 def completion_text(tags: Tags, answer: str, thinking: str = "I think so.") -> str:

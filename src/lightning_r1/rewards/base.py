@@ -11,7 +11,8 @@ kind                        where it runs
 plain callable              in worker processes, one answer at a time, killed behind its time
 ``async def``               in a worker process with an event loop, many at once, killed if it blocks
 ``at_once = n``, a number   in ``n`` threads of this process: it only waits for something else (a
-                            sandbox, an endpoint), and keeps a deadline of its own
+                            sandbox, an endpoint), and keeps a deadline of its own; the run ends if
+                            nothing comes back for an hour (:mod:`lightning_r1.rewards.threads`)
 :class:`BatchReward`        here, once at the end of a rollout: a model, moved to the rollout's
                             device before, if it has ``to(device)``
 ==========================  ====================================================================
@@ -36,7 +37,6 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
@@ -136,37 +136,6 @@ class InProcessScorer:
         """There is nothing to do."""
 
 
-class ThreadScorer:
-    """Runs rewards that only wait for something else, each in ``at_once`` threads of its own."""
-
-    def __init__(self) -> None:
-        self._threads: dict[int, ThreadPoolExecutor] = {}
-
-    def begin(self, name: str, reward: Reward, items: Sequence[Item]) -> Pending:
-        """See :class:`Scorer`."""
-        threads = self._threads.get(id(reward))
-        if threads is None:
-            threads = self._threads[id(reward)] = ThreadPoolExecutor(at_once(reward), thread_name_prefix=name)
-        asked: list[Future[RewardScore]] = [threads.submit(score_one, reward, *item) for item in items]
-        return Later(lambda: [one.result() for one in asked])
-
-    def score(self, name: str, reward: Reward, items: Sequence[Item]) -> list[RewardScore]:
-        """See :class:`Scorer`."""
-        return self.begin(name, reward, items).result()
-
-    def prepare(self, rewards: Sequence[tuple[str, Reward]]) -> None:
-        """There is nothing to do."""
-
-    def start(self, rewards: Sequence[tuple[str, Reward]]) -> None:
-        """There is nothing to do."""
-
-    def close(self) -> None:
-        """Wait for what is being asked, and for no more."""
-        for threads in self._threads.values():
-            threads.shutdown(wait=True, cancel_futures=True)
-        self._threads.clear()
-
-
 class Later:
     """Scores that are made, or waited for, when they are wanted."""
 
@@ -200,9 +169,9 @@ def score_one(reward: Reward, prompt: Prompt, completion: Completion) -> RewardS
         verdict = reward(prompt, completion)
         if inspect.isawaitable(verdict):
             verdict = asyncio.run(_wait(verdict))
+        return as_score(verdict)
     except (Exception, SystemExit) as error:
         return crash(error)
-    return as_score(verdict)
 
 
 async def _wait(verdict: Awaitable[Verdict]) -> Verdict:

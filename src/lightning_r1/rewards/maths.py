@@ -30,6 +30,10 @@ rounding           ``\pi``                            ! ``3.14``
 rounding           ``\pi``                            = ``3.141593``
 rounding           ``\pi``                            ! ``\frac{22}{7}``
 rounding           ``0.333333``                       ! ``0.3333333``                       two decimals are exact
+calculation        ``5``                              ! ``2+3``                             it may be the question
+calculation        ``56088``                          ! ``123\times456``
+calculation        ``96``                             = ``2^5\cdot3``
+calculation        ``120``                            = ``5!``
 approximation      ``\sqrt{2}``                       = ``\sqrt{2}\approx1.41``             what is exact counts
 percent            ``50\%``                           = ``50\text{ percent}``
 percent            ``50\%``                           ! ``0.5``                             as stated
@@ -39,10 +43,17 @@ unit               ``5\text{ cm}``                    ! ``5\text{ m}``          
 unit               ``5\text{ cm}^2``                  ! ``5\text{ cm}^3``
 unit               ``10\text{ m/s}``                  = ``10\ \mathrm{m/s}``
 unit               ``3\text{ apples}``                = ``3``                               unknown words are not read
+unit               ``3\text{ or 4}``                  ! ``3``                               unless they say more
+unit               ``\pi\text{ cm}``                  = ``\pi``
+unit               ``\pi\text{ cm}``                  ! ``2\pi\text{ cm}``
+time               ``5:30\text{ a.m.}``               ! ``5:30\text{ p.m.}``
 currency           ``\$18``                           = ``18\text{ dollars}``
 currency           ``\$18``                           ! ``18\text{ euros}``
 degrees            ``30^\circ``                       = ``30``
 degrees            ``30^\circ``                       ! ``\frac{\pi}{6}``                   as stated
+degrees            ``30^\circ C``                     = ``30^\circ``                       may be left out
+degrees            ``30^\circ C``                     = ``30\text{ degrees Celsius}``
+degrees            ``30^\circ\text{C}``               ! ``30^\circ\text{F}``
 degrees            ``\sin(30^\circ)``                 = ``\frac{1}{2}``                     in a function
 base               ``1010_2``                         = ``1010``                            may be left out
 base               ``1010_{2}``                       ! ``1010_3``
@@ -57,6 +68,8 @@ named              ``1``                              ! ``x^2+y^2=1``
 equation           ``y=2x+1``                         = ``2x+1``
 equation           ``y=2x+1``                         = ``2y-4x=2``                         a multiple
 equation           ``x^2=4``                          ! ``x=2``
+equation           ``3x+4=10``                        ! ``x=2``                             not solved
+equation           ``x-2=0``                          ! ``x=2``                             the same
 inequality         ``1<x<3``                          = ``(1,3)``
 inequality         ``x\ge3``                          = ``[3,\infty)``
 inequality         ``2x+2y<6``                        = ``3>x+y``

@@ -8,7 +8,7 @@ After the n-gram penalty of arXiv 2502.03373 (algorithm 1), which punishes each 
 An n-gram is of pieces (:func:`lightning_r1.text.filters.pieces`): words, ideographs, symbols. What a policy could do
 to go round in circles unseen, and what is done about it:
 
-* other case, full-width letters, invisible characters: read as plain lower-case text;
+* other case, full-width letters, accents, invisible characters: read as plain lower-case text;
 * one symbol, letter or blank line without end, or a word without end: cut into pieces;
 * counting along ("Step 1: wait. Step 2: wait."): not seen, because an honest enumeration looks the same; with
   ``all_numbers_alike`` it is seen, and honest enumerations are punished too;
@@ -23,7 +23,11 @@ import unicodedata
 from lightning_r1.text.filters import repetition
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
 
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+# marks on letters, selectors of variants, tags and fillers: any number of them can be put into every word
+_INVISIBLE = re.compile(
+    "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0000-\U000e0fff"
+    "\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\ufff9-\ufffb]"
+)
 # Sixteen of one character are one piece: a rule drawn with dashes is five, a page of them hundreds. A word longer
 # than any is cut, or "hahaha..." would be a single piece.
 _RUNS = re.compile(r"([^\w\s]|_|[^\W\d])\1{15}|(\s)\2{15}")
@@ -56,7 +60,8 @@ class Repetition:
         return RewardScore(-self.max_penalty * share, Outcome.OK, f"{share:.2f} of it stood before")
 
     def _plain(self, text: str) -> str:
-        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKD", text))
+        text = unicodedata.normalize("NFC", text).casefold()
         if self.all_numbers_alike:
             text = _NUMBERS.sub("0", text)
         text = _RUNS.sub(lambda run: f" {run[1]} " if run[1] else " ␣ ", text)

@@ -20,11 +20,11 @@ from lightning_r1.rewards.base import (
     Reward,
     RewardError,
     Scorer,
-    ThreadScorer,
     at_once,
     attribute,
 )
 from lightning_r1.rewards.outcomes import NEVER, StopAt
+from lightning_r1.rewards.threads import ThreadScorer
 from lightning_r1.types import Domain, Group, Prompt, RewardScore, ScoredGroup
 
 DOMAINS: tuple[str, ...] = get_args(Domain)

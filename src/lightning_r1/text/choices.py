@@ -15,9 +15,11 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\b|[*_$`{}#]")
 _LEAD = r"(?:the\s)?(?:(?:final|correct|best|right)\s)?(?:(?:answer|option|choice)\s?(?:is\s?)?:?\s?){0,2}"
-_WHOLE = re.compile(_LEAD + r"[(\[]?([A-Z])(?:[)\].:,](?:\s.*)?)?", re.IGNORECASE)
+# many candidates are no choice: "A, B", "(A) or (C)"; but "C, a weak acid", "A and I mean it"
+_ALONE = r"(?![)\]]?\s?(?:[,;/&+|]|or\b|and\b)\s?[(\[]?(?-i:[A-HJ-Z])\s?(?:[)\].,;/&+|]|or\b|and\b|$))"
+_WHOLE = re.compile(_LEAD + rf"[(\[]?([A-Z]){_ALONE}" + r"(?:[)\].:,](?:\s.*)?)?", re.IGNORECASE)
 # inside a sentence only a capital is a letter: "the answer is a bit longer"
-_STATED = re.compile(r"(?i:\banswer)\s?(?i:is\s?)?:?\s?[(\[]?([A-Z])(?![\w'’])")
+_STATED = re.compile(r"(?i:\banswer)\s?(?i:is\s?)?:?\s?[(\[]?([A-Z])(?![\w'’])" + _ALONE)
 # a choice is short; more is read as the text of an option behind its letter
 _LONGEST_LINE = 2000
 

@@ -33,6 +33,7 @@ _SPELLINGS = (
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])", "°"),
     (r"\\(?:textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|rm|operatorname)(?![A-Za-z])", r"\\text"),
+    (r"°\s*\\text\s*\{\s*([CF])\s*\}", r"°\1"),
     (r"\\boxed\s*\{([^{}]*)\}", r"\1"),
     (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     (r"\\(frac|sqrt)\s*(\d)", r"\\\1{\2}"),

@@ -34,15 +34,19 @@ _INFINITY = Value(r"\infty")
 _UNITS = (
     "mm millimeter millimetre|cm centimeter centimetre|m meter metre|km kilometer kilometre|in inch inches inche|"
     "ft foot feet|yd yard|mi mile|g gram|kg kilogram|mg milligram|lb pound|oz ounce|l liter litre|ml milliliter|"
-    "s sec second|min minute|h hr hour|day|week|month|yr year|° deg degree|rad radian|$ dollar usd buck|¢ cent|"
-    "€ euro eur|£ gbp|mph|km/h kmph|m/s|hz hertz|j joule|w watt|v volt|n newton|pa pascal|k kelvin"
+    "s sec second|min minute|h hr hour|day|week|month|yr year|am a.m|pm p.m|° deg degree|°c celsius|°f fahrenheit|"
+    "rad radian|$ dollar usd buck|¢ cent|€ euro eur|£ gbp|mph|km/h kmph|m/s|hz hertz|j joule|w watt|v volt|n newton|"
+    "pa pascal|k kelvin"
 )
 _UNIT_OF = {name: names.split()[0] for names in _UNITS.split("|") for name in names.split()}
 _UNIT = re.compile(
     r"(?:(?<=[\d}\s)])|(?<=\\pi))\s*(?:\\text\s*\{\s*([^{}]*?)\s*\}(?:\^\{?(\d)\}?)?|"
-    r"(?<=\s)([A-Za-z]{2,}(?: [A-Za-z]+)*)(?:\^\{?(\d)\}?)?|(°)\s*[CF]?|(%)|"
+    r"(?<=\s)([A-Za-z]{2,}(?: [A-Za-z]+)*)(?:\^\{?(\d)\}?)?|(°\s*[CF]?)|(%)|"
     r"(?:\\text\s*\{\s*)?(percent|pct)(?:\s*\})?)$"
 )
+# behind a number these words make another answer of it: 3 "or 4"
+_SAYS_MORE = re.compile(r"(?<![A-Za-z^\d])(?:\d|(?:and|or|not|nor)(?![A-Za-z]))", re.IGNORECASE)
+_STYLE = re.compile(r"\\(?:underline|bf|it|rm|sf|tt|em|emph|[a-z]*size|[Ll]arge|LARGE|[Hh]uge|small)(?![A-Za-z])")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _BASE = re.compile(
     r"([0-9A-Fa-f]*\d[0-9A-Fa-f]*)_\{?(?:\\text\s*\{)?\s*(\d{1,2}|two|three|eight|ten|sixteen)\s*\}{0,2}"
@@ -154,15 +158,25 @@ def _split(text: str, separators: tuple[str, ...]) -> list[str]:
 
 def _words(text: str) -> Text | None:
     r"""Words alone: all of it ``\text``, or with words among formulas."""
-    if r"\text" not in text or (_UNIT.search(text) and re.search(r"\d", text)):
+    if r"\text" not in text or _is_measured(text):
         return None
     inside = _TEXT.fullmatch(text)
     if inside and isinstance(_value(inside[1]).form, Fraction):
         return None
     if _OR.search(text) or _RELATION.search(text):
         return None
-    words = "".join(_COMMAND.sub(" ", _TEXT.sub(r"\1", text)).split()).strip("()[].{}")
+    plain = _STYLE.sub(" ", _TEXT.sub(r"\1", text)).replace("\\", " ")  # of other commands the names are words
+    words = "".join(plain.split()).strip("()[].{}")
     return Text(words if len(words) == 1 else words.casefold())
+
+
+def _is_measured(text: str) -> bool:
+    """Whether it ends in what may be a unit: any word behind a number, a unit that is known behind a formula."""
+    match = _UNIT.search(text)
+    if match is None:
+        return False
+    is_formula = r"\text" not in text[: match.start()] and match.start() > 0
+    return bool(re.search(r"\d", text)) or (is_formula and bool(_unit(_word(match), None)))
 
 
 def _relation(text: str) -> Shape | None:
@@ -255,9 +269,10 @@ def _value(text: str) -> Value:
     if money:
         unit, text = money[2], money[1] + text[money.end() :]
     while (match := _UNIT.search(text)) and not (match[5] and _FUNCTION.search(text)):
-        word = next(filter(None, (match[1], match[3], match[5], match[6], match[7])), "")
+        if _SAYS_MORE.search(word := _word(match)):
+            break
         unit, text = unit or _unit(word, match[2] or match[4]), text[: match.start()].strip()
-        if match[1] is None and unit in ("%", "°"):
+        if match[1] is None and unit[:1] in ("%", "°"):
             break
     if based := _BASE.fullmatch("".join(text.split())):
         text, unit = based[1], f"base {based[2]}"
@@ -265,9 +280,15 @@ def _value(text: str) -> Value:
     return Value(form, unit, decimal_places(text.replace(" ", "")) if isinstance(form, Fraction) else None)
 
 
+def _word(unit: re.Match[str]) -> str:
+    """What stands for the unit."""
+    return next(filter(None, (unit[1], unit[3], unit[5], unit[6], unit[7])), "")
+
+
 def _unit(word: str, power: str | None) -> str:
     """The symbol of a unit that is known; other words, "apples", are no unit and are not read."""
-    plain = word.casefold().strip(". ").replace(" per ", "/")
+    plain = word.casefold().strip(". ").replace(" per ", "/").replace("° ", "°")
+    plain = plain.removeprefix("degrees ").removeprefix("degree ")
     if plain in ("percent", "pct", "%"):
         return "%"
     square, _, rest = plain.partition(" ")

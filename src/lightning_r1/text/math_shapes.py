@@ -7,9 +7,18 @@ asked who calculates. Every rule is symmetric.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+
+# of what is left without these, any letter stands for a variable
+_CONSTANTS = re.compile(
+    r"\\(?:pi|infty|frac|sqrt|cdot|times|pm|log|ln|sin|cos|tan|cot|arc[a-z]+|binom)(?![A-Za-z])|[ei]"
+)
+_SIGN = r"(?:[-+*/]|\\(?:times|cdot|div)(?![A-Za-z]))"
+_OF_NUMBERS = r"[\d.,\s(){}\[\]]|\\frac(?![A-Za-z])"
+_SUM = re.compile(rf"(?:{_OF_NUMBERS}|{_SIGN})*[\d)}}]\s*{_SIGN}(?:{_OF_NUMBERS}|{_SIGN})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,8 @@ class Calculator:
     """Whether two expressions are equal, everywhere."""
     multiples: Callable[[str, str, bool], bool]
     """Whether one is the other times a constant; a positive one, if so asked."""
+    unfinished: bool = False
+    """Whether ``2+3`` is 5: not as an answer, which may be copied from the question, but in ``2+3=5``."""
 
 
 class _UndecidedError(Exception):
@@ -143,7 +154,7 @@ def same(one: Shape, other: Shape, calculator: Calculator) -> bool:
 
 
 def _same_value(one: Value, other: Value, calculator: Calculator) -> bool:
-    if one.unit and other.unit and one.unit != other.unit:
+    if one.unit and other.unit and one.unit != other.unit and not _are_degrees(one.unit, other.unit):
         return False
     if "%" in (one.unit, other.unit) and one.unit != other.unit:
         return False
@@ -151,9 +162,23 @@ def _same_value(one: Value, other: Value, calculator: Calculator) -> bool:
         return one.form == other.form or _is_rounded(one, other) or _is_rounded(other, one)
     if one.form == other.form:
         return True
+    if not calculator.unfinished and _is_unfinished(one, other):
+        return False
     if any(str(value.form).lstrip("+-") == r"\infty" for value in (one, other)):
         return str(one.form).lstrip("+") == str(other.form).lstrip("+")
     return calculator.values(expression(one), expression(other))
+
+
+def _is_unfinished(one: Value, other: Value) -> bool:
+    """Whether one is a number, and the other sums and products of numbers that nobody has calculated."""
+    numbers = [value for value in (one, other) if isinstance(value.form, Fraction)]
+    sums = [value for value in (one, other) if isinstance(value.form, str) and _SUM.fullmatch(value.form)]
+    return len(numbers) == len(sums) == 1
+
+
+def _are_degrees(one: str, other: str) -> bool:
+    """Degrees, of one temperature scale at most."""
+    return "°" in (one, other) and one[0] == other[0]
 
 
 def _is_rounded(decimal: Value, exact: Value) -> bool:
@@ -234,16 +259,33 @@ def _in_order(these: Sequence[Shape], those: Sequence[Shape], calculator: Calcul
 
 def _equals(equation: Equation, other: Shape, calculator: Calculator) -> bool:
     """Whether all that an equation gives, beside a name, is this: ``x=5`` is 5, ``2+3=5`` is 5, ``1=2`` is nothing."""
+    if _has_number(equation.values) and _has_number((other,)):
+        calculator = replace(calculator, unfinished=True)
     return all(same(value, other, calculator) for value in equation.values)
+
+
+def _has_number(shapes: Sequence[Shape]) -> bool:
+    """Whether a number is among them, calculated to the end."""
+    return any(isinstance(shape, Value) and isinstance(shape.form, Fraction) for shape in shapes)
 
 
 def _same_equation(one: Equation, other: Equation, calculator: Calculator) -> bool:
     if one.name and one.name == other.name:
+        if _has_number(one.values) and _has_number(other.values):
+            calculator = replace(calculator, unfinished=True)
         return all(same(value, wanted, calculator) for value in one.values for wanted in other.values)
+    if _is_solution(one) or _is_solution(other):
+        return False
     sides = [_sides(equation) for equation in (one, other)]
     if None in sides:
         return False
     return calculator.multiples(str(sides[0]), str(sides[1]), False)
+
+
+def _is_solution(equation: Equation) -> bool:
+    """Whether it says what a name is, ``x=2``; the equation to be solved, ``3x+4=10``, is no answer to itself."""
+    forms = [str(value.form) for value in equation.values if isinstance(value, Value)]
+    return bool(equation.name) and any(not re.search(r"[A-Za-z]", _CONSTANTS.sub("", form)) for form in forms)
 
 
 def _sides(equation: Equation) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lightning_r1.doctor.golds import TooLong, completion_text, right_answer, solve, wrong_answer
-from lightning_r1.rewards.accuracy import grade_expression
+from lightning_r1.rewards.accuracy import Accuracy, grade_expression
 from lightning_r1.text.tags import Tags
+from lightning_r1.types import Completion, Prompt
 
 
 def reachable(numbers: list[int], *, ordered: bool, operators: str) -> set[Fraction]:
@@ -68,6 +69,27 @@ def test_a_long_search_is_given_up() -> None:
 def test_the_right_answer_is_the_golds(gold: dict[str, Any], right: str | None) -> None:
     assert right_answer(gold) == right
     assert wrong_answer(gold) != right
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *({"kind": "math", "value": value} for value in (
+            "5", "-3", "x=5", "y=2x+1", r"\frac{1}{2}", "(1,2)", "1,2", r"\{1,2\}", "[0,1)", r"\text{Yes}", r"50\%",
+            r"(-\infty,0)\cup(1,\infty)", r"5\text{ cm}", r"x\ge3", r"\pm2", r"\emptyset", r"\mathbb{R}", r"x\ne1",
+            r"x<0\text{ or }x>1", "x=1,y=2", "1=1", r"\sqrt{2}\approx1.41", r"x\in(1,2)", "3:4", "2x+y<3", r"30^\circ",
+        )),
+        *({"kind": "number", "value": value} for value in ("5", "1/2", "$1,234", 0, ".5", "007")),
+        *({"kind": "text", "value": value} for value in ("yes", "None of  these")),
+        {"kind": "choice", "value": "B"},
+    ],
+    ids=lambda gold: str(gold["value"]),
+)  # fmt: skip
+def test_right_is_right_and_wrong_is_wrong(gold: dict[str, Any]) -> None:
+    prompt = Prompt("t/1", "q", "q", (1,), gold)
+    for answer, value in ((right_answer(gold), 1), (wrong_answer(gold), 0)):
+        text = completion_text(Tags(), str(answer))
+        assert Accuracy(Tags())(prompt, Completion((), (), "stop", text)).value == value, answer
 
 
 def test_the_completion_is_strict() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from helpers.endpoint import Answer, endpoint, http, reply_body
+from helpers.endpoint import Answer, endpoint, http, reply_body, skip_waits
 from lightning_r1.remote.chat import ChatClient, ChatError, ChatRefused
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -154,14 +154,16 @@ def test_the_own_pace_is_no_fault_of_the_endpoint() -> None:
         connection.sendall(http(reply_body("well")))
 
     with endpoint(lambda body: takes_its_time) as server:
-        slow = client(server.url, requests_per_minute=40, deadline_s=1.0)
+        slow = client(server.url, requests_per_minute=20, deadline_s=2.8)
         started = time.monotonic()
         for number in range(2):
             assert slow.ask([*HELLO] * (number + 1)) == "well"
-    assert time.monotonic() - started >= 1.5
+    assert time.monotonic() - started >= 3.0
 
 
-def test_one_that_is_away_is_tried_once_and_then_trusted_again() -> None:
+def test_one_that_is_away_is_tried_once_and_then_trusted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_waits(monkeypatch)
+
     def asks(number: int) -> tuple[str | ChatError, int]:
         before = len(server.requests)
         [answer] = asking.ask_all([[*HELLO] * number])
@@ -169,7 +171,7 @@ def test_one_that_is_away_is_tried_once_and_then_trusted_again() -> None:
 
     said: list[Answer] = [503]
     with endpoint(lambda body: said[0]) as server:
-        asking = client(server.url, deadline_s=0.5, first_wait_s=0.01)
+        asking = client(server.url, deadline_s=20.0, first_wait_s=0.01)
         answer, tries = asks(1)
         assert isinstance(answer, ChatError)
         assert tries > 1

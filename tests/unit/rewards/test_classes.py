@@ -72,6 +72,7 @@ def test_classes_are_those_of_brute_force(seed: int) -> None:
             answer.split() == str(label).split()
             or equal_answers(str(label), answer)
             or label in ("18", "18 cm", "18 m")
+            or "9+9" in (label, answer)  # which is no 18, but a root of 324, which is
         )
 
 
@@ -93,11 +94,16 @@ def test_classes_are_the_parts_of_a_graph(seed: int) -> None:
 
 def test_only_what_is_open_is_asked() -> None:
     scorer = Counting()
-    labels = CalculatedClasses(scorer)(["18", "x=18", "19", "18.0", "9+9", "9+9", "10^{10^{10}}", "x"], GOLD)
+    labels = CalculatedClasses(scorer)(
+        ["18", "x=18", "19", "18.0", r"\sqrt{324}", r"\sqrt{324}", "10^{10^{10}}", "x"], GOLD
+    )
     assert len(set(labels)) == 4
     assert labels[0] == labels[1] == labels[3] == labels[4] == labels[5]
-    # numbers are told apart here, and 9+9 is asked about once for each class
-    assert {frozenset(pair) for pair in scorer.asked} >= {frozenset(("18", "9+9")), frozenset(("19", "9+9"))}
+    # numbers are told apart here, and the root is asked about once for each class
+    assert {frozenset(pair) for pair in scorer.asked} >= {
+        frozenset(("18", r"\sqrt{324}")),
+        frozenset(("19", r"\sqrt{324}")),
+    }
     assert len(scorer.asked) <= 8
     assert not any("10^{10" in text for pair in scorer.asked for text in pair)
 
@@ -127,13 +133,13 @@ def test_who_is_killed_is_equal_to_nothing() -> None:
         def score(self, name: str, reward: Reward, items: Sequence[Item]) -> list[RewardScore]:
             return [RewardScore(math.nan, Outcome.TIMEOUT) for _ in items]
 
-    assert len(set(CalculatedClasses(Killed())(["9+9", "18", "18.0"], GOLD))) == 2
+    assert len(set(CalculatedClasses(Killed())([r"\sqrt{324}", "18", "18.0"], GOLD))) == 2
 
 
 def test_other_kinds_are_not_calculated() -> None:
     scorer = Counting()
     for gold in ({"kind": "number", "value": 18}, {"kind": "text", "value": "18"}, {}):
-        answers = ["18", "18.0", "9+9"]
+        answers = ["18", "18.0", r"\sqrt{324}"]
         assert CalculatedClasses(scorer)(answers, gold) == answer_classes(answers, gold)
     assert not scorer.asked
 
@@ -148,5 +154,5 @@ def test_calculated_votes_are_counted_together() -> None:
 
 def test_the_question_is_a_reward() -> None:
     same = SameAnswer()
-    for value, text, equal in (("18", "9+9", 1), ("18", "19", 0), ("18", "10^{10^{10}}", 0)):
+    for value, text, equal in (("18", r"\sqrt{324}", 1), ("18", "19", 0), ("18", "10^{10^{10}}", 0)):
         assert same(Prompt("p", "", "", (), {"value": value}), Completion((), (), "stop", text=text)) == equal

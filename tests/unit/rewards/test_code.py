@@ -10,8 +10,9 @@ import pytest
 
 from helpers.sandbox import ScriptedSandbox, ended
 from lightning_r1.rewards import code
-from lightning_r1.rewards.base import ThreadScorer, at_once
+from lightning_r1.rewards.base import at_once
 from lightning_r1.rewards.code import CodeTests, chosen_tests
+from lightning_r1.rewards.threads import ThreadScorer
 from lightning_r1.sandbox.base import Limits, Status, TestRun
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lightning_r1.rewards.base import ThreadScorer
 from lightning_r1.rewards.code import CodeTests
+from lightning_r1.rewards.threads import ThreadScorer
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import partial
 from typing import Any
@@ -160,6 +161,12 @@ def test_here_an_async_reward_is_waited_for() -> None:
 def test_a_score_of_wrong_types_is_a_crash(verdict: RewardScore) -> None:
     score = score_one(lambda prompt, completion: verdict, prompt(), group("number", "a").completions[0])
     assert (score.outcome, score.detail) == (Outcome.CRASH, f"returned {verdict!r}, not a number with an Outcome")
+
+
+@pytest.mark.parametrize("verdict", [10**400, RewardScore(10**400), RewardScore(1.0, Outcome.OK, None)])  # type: ignore[arg-type]
+def test_a_score_that_cannot_be_read_is_a_crash(verdict: RewardScore) -> None:
+    score = score_one(lambda prompt, completion: verdict, prompt(), group("number", "a").completions[0])
+    assert (score.outcome, math.isnan(score.value)) == (Outcome.CRASH, True)
 
 
 def test_a_long_detail_is_cut() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers import judges
-from helpers.endpoint import Answer, Endpoint, endpoint
+from helpers.endpoint import Answer, Endpoint, endpoint, skip_waits
 from helpers.engine import ScriptedEngine
 from lightning_r1.experience.collect import Credit, Rollout, collect
 from lightning_r1.models.codec import Codec
@@ -37,13 +37,14 @@ SCRIPT = {
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
+    skip_waits(monkeypatch)
 
 
 def roll(codec: Codec, server: Endpoint, cache: Path, *, stop_at: StopAt = NEVER, **options: Any) -> Rollout:
     prompts = [codec.prompt(name, {"reference": "welcome"}, id=name, domain="helpful") for name in SCRIPT]
-    quick = {"deadline_s": 0.3, "first_wait_s": 0.01, "at_once": 1, "canaries": None}
+    quick = {"deadline_s": 60.0, "first_wait_s": 0.01, "at_once": 1, "canaries": None}
     judge = Judge(Tags(), base_url=server.url, model="m", cache=cache, **{**quick, **options})
     suite = RewardSuite({"judge": judge}, routes={"judge": ["helpful"]}, stop_at=stop_at)
 
@@ -68,7 +69,7 @@ WHOLE = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
 @pytest.mark.parametrize("at_once", [1, 8])
 def test_its_verdicts_become_advantages(at_once: int, codec: Codec, tmp_path: Path) -> None:
     with endpoint(judges.honest) as server:
-        rollout = roll(codec, server, tmp_path, at_once=at_once, deadline_s=20.0)
+        rollout = roll(codec, server, tmp_path, at_once=at_once)
     assert values(rollout) == WHOLE
     outcomes = [score.outcome for score in rollout.scored[0].breakdown["judge"]]
     assert outcomes == [Outcome.OK, Outcome.OK, Outcome.WRONG_FORMAT, Outcome.WRONG_FORMAT]

@@ -101,7 +101,20 @@ CALCULATED = [
     ("9999!", "9998!", False),
     ("9999!", r"9999\cdot 9998!", True),
     ("2^{9999}", "2^{9999}+1", False),
-    ("0.1+0.2", "0.3", True),
+    ("0.1+0.2", "0.3", False),  # not calculated
+    (r"\frac{2+4}{3}", "2", False),
+    ("x=2+3", "5", False),
+    ("x=5", "2+3", False),
+    ("x=5", "x=2+3", False),
+    ("x=2+3=5", "5", True),
+    ("x=2+3=5", "x=5", True),
+    ("x=2+4=5", "x=5", False),
+    ("(1,2+3)", "(1,5)", False),
+    ("2+3", "2+3", True),
+    ("2+3", "3+2", True),  # where the question asks for a sum
+    (r"-\frac{6}{4}", "-1.5", True),
+    (r"10^3\cdot2.5", "2500", True),
+    (r"3\sqrt{4}", "6", True),
     ("7", r"\text{seven}", False),
     ("A-a", "0", False),  # the parser knows small letters only
     (r"\frac{1}{0}", r"\frac{2}{0}", False),
@@ -210,6 +223,57 @@ def test_many_candidates_do_not_win() -> None:
         r"\mathbb{R}",
     ):
         assert grade(spam, "2").value == 0, spam
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("x=2", "3x+4=10"),  # the question
+        ("x=2", "10=3x+4"),
+        (r"x=\frac{\pi}{2}", r"2x=\pi"),
+        ("x=2", "x-2=0"),
+        ("2", r"2\text{ or 3}"),
+        ("2", r"2\text{, or maybe 3}"),
+        ("2", r"2\text{ (not 3)}"),
+        ("2", r"2\text{ is wrong, 3}"),
+        (r"\pi\text{ cm}", r"\text{cm}"),
+        (r"\pi\text{ cm}", r"\theta \text{ cm}"),
+        (r"\theta\text{ is even}", r"\text{is even}"),
+        (r"86^\circ F", r"86^\circ C"),
+        (r"86^\circ\text{ F}", r"86^\circ\mathrm{C}"),
+        ("86 degrees Fahrenheit", "86 degrees Celsius"),
+        (r"5:30\text{ p.m.}", r"5:30\text{ a.m.}"),
+        ("5:30 pm", "5:30 am"),
+    ],
+)
+def test_what_is_not_the_answer_though_it_resembles_it(gold: str, answer: str) -> None:
+    assert grade(answer, gold).value == 0
+    assert grade(gold, gold).value == 1
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("y=2x+1", "2y-4x=2"),
+        (r"r=2\theta", r"2r=4\theta"),
+        ("x=2", "2=x"),
+        ("x=2", "2"),
+        (r"x=\frac12", "x=0.5"),
+        (r"\pi\text{ cm}", r"\pi"),
+        (r"\pi \text{ cm}^2", r"\pi\text{ square cm}"),
+        (r"x \text{ m}", "x"),
+        (r"5\text{ m^2}", "5"),
+        (r"5\text{ cm2}", "5"),
+        (r"\underline{\text{Yes}}", "yes"),
+        (r"30^\circ\mathrm{C}", "30"),
+        (r"30^\circ\text{C}", r"30^\circ"),
+        (r"30^\circ C", r"30\text{ degrees Celsius}"),
+        (r"\sin 30^\circ", "0.5"),
+        ("5:30 pm", r"5:30\text{ p.m.}"),
+    ],
+)
+def test_what_is_the_answer_though_it_looks_different(gold: str, answer: str) -> None:
+    assert grade(answer, gold).value == grade(gold, answer).value == 1
 
 
 def test_multiples() -> None:

@@ -77,6 +77,15 @@ def test_honest_text_keeps_all() -> None:
     assert penalty(HONEST) == 0
 
 
+def test_accents_are_no_repetition() -> None:
+    for text in (
+        "Où est la réponse? Là, où l'été dernier était déjà passé, ça alors.",
+        "각각의 수를 더하면 된다.",
+        "がぎぐげご",
+    ):
+        assert penalty(text, Repetition(ngram=2)) == 0
+
+
 def test_a_loop_loses_nearly_all() -> None:
     assert penalty(LOOP * 3) < -0.1
     assert penalty(LOOP * 200) < -0.99
@@ -90,6 +99,9 @@ def test_a_loop_loses_nearly_all() -> None:
         disguised(lambda letter, rng: rng.choice((letter.upper(), letter))),
         disguised(lambda letter, rng: letter + rng.choice(("", "", "", "\u200b", "\u2060", "\u00ad"))),
         disguised(lambda letter, rng: rng.choice((letter, chr(ord(letter) + 0xFEE0)) if letter.isalpha() else letter)),
+        disguised(lambda letter, rng: letter + rng.choice(("", "", "\ufe0e", "\ufe0f", "\U000e0101", "\u2066"))),
+        disguised(lambda letter, rng: letter + rng.choice(("", "", "\u0301", "\u0323", "\u20d2", "\U000e0041"))),
+        disguised(lambda letter, rng: letter.replace("a", rng.choice("aàáâäå")).replace("e", rng.choice("eèéêë"))),
         "!" * 5000,
         "z" * 5000,
         "0" * 5000,
