@@ -23,7 +23,16 @@ COMMANDS = [
 
 def test_there_are_commands_of_every_kind() -> None:
     assert len(COMMANDS) > 20
-    assert {verb for verb, _ in COMMANDS} >= {"train", "sample", "teach", "evaluate", "pipeline", "report", "doctor", "benchmark"}
+    assert {verb for verb, _ in COMMANDS} >= {
+        "train",
+        "sample",
+        "teach",
+        "evaluate",
+        "pipeline",
+        "report",
+        "doctor",
+        "benchmark",
+    }
 
 
 @pytest.mark.parametrize(("verb", "overrides"), COMMANDS, ids=lambda part: part if isinstance(part, str) else None)
