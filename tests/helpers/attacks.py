@@ -392,3 +392,23 @@ int main() {
     for (int fd = 3; fd < 64; fd++) if (fcntl(fd, F_GETFD) >= 0) printf("got %d\\n", fd);
 }
 """
+
+CPP_STAY = """
+#include <cstdio>
+#include <fcntl.h>
+#include <iostream>
+#include <string>
+#include <sys/auxv.h>
+#include <unistd.h>
+int main() {
+    std::string word, path = (const char *) getauxval(AT_EXECFN);
+    std::cin >> word;
+    if (word == "honest") { puts("honest"); return 0; }
+    for (std::string name : {path, path + ".cpp"})
+        if (open(name.c_str(), O_WRONLY) >= 0) printf("got %s\\n", name.c_str());
+    fflush(stdout);
+    // as another program it may write over its own, which runs no more
+    std::string command = "echo x > " + path + " && echo got the program; echo x > " + path + ".cpp && echo got the source";
+    execl("/bin/sh", "sh", "-c", command.c_str(), (char *) 0);
+}
+"""
