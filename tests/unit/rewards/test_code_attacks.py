@@ -149,6 +149,8 @@ def f(x): return All({value})
         "import json\njson.dumps = lambda *a, **k: '2'\njson.JSONEncoder.encode = lambda *a: '2'\ndef f(x): return x",
         "import builtins\nbuiltins.len = builtins.isinstance = lambda *a: True\ndef f(x): return x",
         "class Solution:\n  def f(self, x): raise SystemExit(0)",
+        "class D(dict):\n  def items(self):\n    while 1: yield 'a', 1\ndef f(x): return D(a=1)",
+        "def f(x):\n  a = [1] * 1000\n  return [[a] * 1000] * 1000",
         "import sys\nsys.stdout.write('2')\nsys.__stdout__.write('2')\ndef f(x): return None",
     ],
 )
