@@ -87,6 +87,35 @@ def test_the_two_jobs_of_the_paper() -> None:
     assert cold["rewrite"] is rejection["rewrite"] is None
 
 
+PAIRS = ("sample=label_pairs", "sample.pairs.judge.client.base_url=http://h/v1", "sample.pairs.judge.client.model=m")
+
+
+def test_pairs_are_labelled_with_the_papers_numbers() -> None:
+    config = job("data=helpful_prompts", *PAIRS)
+    check_sampling(config)
+    options = config["sample"]["pairs"]
+    assert (options["judge"]["queries"], options["min_gap"], options["balance_lengths"]) == (4, 1.0, True)
+    assert list(config["reward"]) == ["workers", "stop_at"]
+    assert instantiate(options["judge"], _convert_="all").canaries.alarm == "stop"
+    assert config["name"] == "label_pairs_local"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (PAIRS[:1], r"sample\.pairs\.judge\.client\.base_url is not set"),
+        ((*PAIRS, "sample.sampling.group_size=1"), r"sample\.sampling\.group_size=1: a pair needs two"),
+        ((*PAIRS, "+sample.rewrite={}", "+sample.rewrite.client=x"), r"sample/rewrite: it is for traces"),
+        ((*PAIRS, "sample.pairs.judge.querys=2"), r"did you mean sample\.pairs\.judge\.queries"),
+        ((*PAIRS, "sample.prompts_a_part=0"), r"sample\.prompts_a_part=0"),
+    ],
+    ids=["no endpoint", "no pair", "rewriting", "a typo", "no part"],
+)  # fmt: skip
+def test_pairs_that_cannot_be_labelled(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_sampling(job(*overrides))
+
+
 def test_an_endpoint_that_rewrites() -> None:
     with pytest.raises(ConfigError, match=r"sample\.rewrite\.client\.base_url is not set"):
         job("sample/rewrite=endpoint")

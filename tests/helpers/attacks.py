@@ -290,6 +290,26 @@ COSTLY = {
     "recursion": ("import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f() + 1\nf()", ""),
     "crash": ("import ctypes\nctypes.string_at(0)", "error"),
     "exit never": ("import atexit, time\natexit.register(time.sleep, 1000)", "time limit"),
+    "stopped": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "time limit"),
+    "stopped in the end": (
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGSTOP)\nprint('x')",
+        "time limit",
+    ),
+    "flush never": (
+        "import sys\nclass F:\n    def flush(self):\n        while True: pass\nsys.stdout = F()",
+        "time limit",
+    ),
+    "finaliser": ("class A:\n    def __del__(self):\n        while True: pass\nA()", "time limit"),
+    "drop by drop": ("import os, time\nwhile True:\n    os.write(1, b'x')\n    time.sleep(1e-4)", "time limit"),
+    "small pipe": (
+        "import fcntl, os\nfcntl.fcntl(1, 1031, 4096)\nwhile True: os.write(1, b'x' * 10**6)",
+        "output limit",
+    ),
+    "long message": ("raise ValueError('x' * 10**7)", "output limit"),
+    "deep message": (
+        "e = Exception()\nfor _ in range(10**4):\n    n = Exception()\n    n.__cause__, n.__context__ = e, e\n    e = n\nraise e",
+        "error",
+    ),
     "no end of exceptions": (
         "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
         "time limit",
@@ -321,6 +341,19 @@ FORGE = {
     "huge number": "import sys\nsys.set_int_max_str_digits(0)\ndef f(x): return 10**50000",
     "deep list": "def f(x):\n    y = []\n    for _ in range(10**5): y = [y]\n    return y",
     "list of itself": "def f(x):\n    y = []\n    y.append(y)\n    return y",
+    "list that lies": (
+        "class L(list):\n    def __iter__(self): return iter([3, 2, 1])\n    def __len__(self): return 3\n"
+        "    def __getitem__(self, i): return 3 - i\ndef f(x): return L()"
+    ),
+    "dictionary that lies": (
+        "class D(dict):\n    def items(self): raise SystemExit(0)\n    keys = __iter__ = items\ndef f(x): return D(a=1)"
+    ),
+    "text that lies": "class S(str):\n    def encode(self, *a): return b'[1, 2]'\ndef f(x): return S('a')",
+    "value twice": "import os\ndef f(x):\n    os.write(3, b'[1, 2, 3]')\n    return [1, 2, 3]",
+    "value closed": "import os\ndef f(x):\n    os.close(3)\n    return [1, 2, 3]",
+    "values by another name": "def f(x): return {1: 1, '1': 2}",
+    "generator": "def f(x): yield from (1, 2, 3)",
+    "modules gone": "import sys\nsys.modules.clear()\ndef f(x): return len",
     "prefix": "def f(x):\n    import os\n    os.write(3, b'[1, ')\n    os._exit(0)",
 }
 """Programs for which the right value is ``[1, 2, 3]``; the input is ``[0]``."""
@@ -390,5 +423,25 @@ int main() {
     const char *places[] = {"@SECRET@", "/tmp/@SECRET@", "/dev/shm/@SECRET@", "@FOLDER@/@SECRET@", "solution"};
     for (const char *place : places) if (open(place, O_CREAT | O_WRONLY, 0600) >= 0) printf("got %s\\n", place);
     for (int fd = 3; fd < 64; fd++) if (fcntl(fd, F_GETFD) >= 0) printf("got %d\\n", fd);
+}
+"""
+
+CPP_STAY = """
+#include <cstdio>
+#include <fcntl.h>
+#include <iostream>
+#include <string>
+#include <sys/auxv.h>
+#include <unistd.h>
+int main() {
+    std::string word, path = (const char *) getauxval(AT_EXECFN);
+    std::cin >> word;
+    if (word == "honest") { puts("honest"); return 0; }
+    for (std::string name : {path, path + ".cpp"})
+        if (open(name.c_str(), O_WRONLY) >= 0) printf("got %s\\n", name.c_str());
+    fflush(stdout);
+    // as another program it may write over its own, which runs no more
+    std::string command = "echo x > " + path + " && echo got the program; echo x > " + path + ".cpp && echo got the source";
+    execl("/bin/sh", "sh", "-c", command.c_str(), (char *) 0);
 }
 """

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lightning_r1.sandbox.base import Limits, Program, Sandbox
 
-Answer = bytes | int
-"""A body with status 200, or a status."""
+Answer = bytes | int | Iterable[bytes]
+"""A body with status 200, or a status; or a body in pieces, as they come."""
 
 
 def answer_with(sandbox: Sandbox) -> Callable[[dict[str, Any]], Answer]:
@@ -43,11 +43,21 @@ def executor(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[tuple[str, 
             question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             questions.append({**question, "headers": dict(self.headers)})
             answered = answer(question)
+            if not isinstance(answered, bytes | int):
+                self._drip(answered)
+                return
             body = answered if isinstance(answered, bytes) else b"told to"
             self.send_response(answered if isinstance(answered, int) else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _drip(self, pieces: Iterable[bytes]) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # nobody listens any more
+                for piece in pieces:
+                    self.wfile.write(piece)
 
         def log_message(self, *args: Any) -> None:
             """Quiet."""

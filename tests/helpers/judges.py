@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning_r1.rewards.canaries import CASES
+
 Judging = Callable[[dict[str, Any]], str]
 
+_RIGHT = {canary.answer for cases in CASES.values() for canary in cases if canary.right}
 _FORM = re.compile(r'\{"mark": "(\w{16})"')
 ANY_MARK = re.compile("^.*[\\[\uff3b\u3010]\\s?[0-9a-fA-F]{4,} +([\\w ]+)[\\]\uff3d\u3011].*$", re.MULTILINE)
 
@@ -84,3 +87,13 @@ def echoing_pair(body: Mapping[str, Any]) -> str:
     """As :func:`echoing`, of a pair: both answers stand behind its verdict."""
     parts = parts_of(message_of(body))
     return f"{honest(body)}\nA says: {parts['answer A']}\nB says: {parts['answer B']}"
+
+
+def knowing_pair(body: Mapping[str, Any], otherwise: Judging | None = None) -> str:
+    """Prefers canaries that are right to others; of other pairs says ``otherwise``."""
+    message = message_of(body)
+    parts = parts_of(message)
+    right = [parts[name] in _RIGHT for name in ("answer A", "answer B")]
+    if not any(right):
+        return (otherwise or honest)(dict(body))
+    return says(message, verdict="A=B" if all(right) else "A>>B" if right[0] else "B>>A")

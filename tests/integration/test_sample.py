@@ -14,8 +14,10 @@ from helpers.endpoint import endpoint
 from helpers.runs import coin_sample
 from lightning_r1 import sample as verb
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.data.sources import SourcePreferences
 from lightning_r1.data.traces import jsonl_traces
 from lightning_r1.models.export import read_card
+from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.canaries import CASES
 from lightning_r1.sample import sample
 
@@ -184,6 +186,70 @@ def test_where_no_rule_decides_a_judge_does(base_model: Path, tmp_path: Path, mo
     assert summary["left_out"]["judge"] > 3
     for trace in jsonl_traces(run_dir / "traces.jsonl"):
         assert trace.completion.endswith(f"<answer>{trace.question.split('?')[0]}</answer>")
+
+
+def compares_coins(body: dict[str, Any]) -> str:
+    """Better is what answers with the first number; of canaries what is right."""
+
+    def of_coins(body: Any) -> str:
+        message = judges.message_of(body)
+        parts = judges.parts_of(message)
+        wanted = f"<answer>{parts['question'].split('?')[0]}</answer>"
+        first, second = (parts[name] == wanted for name in ("answer A", "answer B"))
+        return judges.says(message, verdict="A=B" if first == second else "A>>B" if first else "B>>A")
+
+    return judges.knowing_pair(body, of_coins)
+
+
+def coin_pairs(output: Path, base: Path, url: str, *overrides: str) -> dict[str, Any]:
+    client = "sample.pairs.judge.client"
+    return coin_sample(
+        output, base, "sample=label_pairs", "data.rows._target_=helpers.preferences.helpful_coin_rows",
+        f"{client}.base_url={url}", f"{client}.model=judge", f"{client}.deadline_s=20", "name=coin/pairs", *overrides,
+    )  # fmt: skip
+
+
+def test_pairs_are_labelled_and_a_reward_model_can_read_them(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    run_dir = tmp_path / "coin" / "pairs"
+    with endpoint(compares_coins) as server:
+        summary = sample(coin_pairs(tmp_path, base_model, server.url))
+        asked = len(server.requests)
+        before, pairs = facts(run_dir), (run_dir / "pairs.jsonl").read_bytes()
+        (run_dir / "summary.json").unlink()
+        shutil.rmtree(run_dir / "parts")
+        sample(coin_pairs(tmp_path, base_model, server.url))  # goes on with the verdicts it has
+        canaries = 4 * sum(not canary.right for canary in CASES["answers"])
+        assert len(server.requests) - asked == canaries
+        assert (facts(run_dir), (run_dir / "pairs.jsonl").read_bytes()) == (before, pairs)
+    assert (summary["job"], summary["judge"], summary["prompts"]) == ("label_pairs", "judge", 40)
+    assert summary["pairs"] + sum(summary["left_out"].values()) == 40
+    assert summary["pairs"] > 3
+    rows = list(SourcePreferences(str(run_dir / "pairs.jsonl"), question="question"))
+    assert len(rows) == summary["pairs"]
+    for row in rows:
+        wanted = f"<answer>{row.question.split('?')[0]}</answer>"
+        assert row.chosen.endswith(wanted)
+        assert not row.rejected.endswith(wanted)
+        assert row.chosen.startswith("<think>")  # whole: the reward model's own scope says what it reads
+
+
+def test_a_judge_of_pairs_that_is_away_or_gullible_ends_the_job(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with endpoint(lambda body: judges.says(judges.message_of(body), verdict="A>>B")) as server:
+        with pytest.raises(ConfigError, match=r"sample\.pairs\.judge: judge of pairs: of canaries that are wrong"):
+            sample(coin_pairs(tmp_path, base_model, server.url))
+        trusting = ["sample.pairs.judge.canaries=null", "data.rows.size=4"]
+        with pytest.raises(ConfigError, match=r"sample\.pairs: of 4 prompts none gave a pair \(close"):
+            sample(coin_pairs(tmp_path / "place", base_model, server.url, *trusting))
+        server.answer = lambda body: 401
+        with pytest.raises(RewardError, match=r"the judge of pairs is away: .*HTTP 401"):
+            sample(coin_pairs(tmp_path / "away", base_model, server.url, *trusting))
+    assert not (tmp_path / "away" / "coin" / "pairs" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

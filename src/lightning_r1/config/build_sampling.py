@@ -15,6 +15,7 @@ from lightning_r1.config.build import check, check_context
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.build_rewards import build_reward, build_rewards
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.experience.labelling import Labelling
 from lightning_r1.experience.rewriting import INSTRUCTION, Rewriter
 from lightning_r1.experience.selection import Selection
 from lightning_r1.models.codec import Codec
@@ -44,6 +45,42 @@ class SamplingJob:
     provenance: dict[str, Any]
     """Facts that every trace is given."""
 
+    def start(self) -> None:
+        """The rewards prove themselves."""
+        self.rewards.start()
+
+    def close(self) -> None:
+        """Give back what runs the rewards."""
+        self.rewards.close()
+
+
+@dataclass(frozen=True)
+class LabellingJob:
+    """Everything that a job needs which has pairs labelled."""
+
+    codec: Codec
+    engine: RolloutEngine
+    labelling: Labelling
+    prompts: list[Prompt]
+    """In the order in which they are sampled."""
+    sampling: Sampling
+    provenance: dict[str, Any]
+    """Facts about the model."""
+
+    def start(self) -> None:
+        """The judge proves itself.
+
+        Raises:
+            ConfigError: if it is away, or fails its canaries.
+        """
+        try:
+            self.labelling.judge.start()
+        except RuntimeError as error:
+            raise ConfigError(f"sample.pairs.judge: {error}") from error
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
 
 def check_sampling(config: Mapping[str, Any]) -> None:
     """What can be known to be wrong before anything is read.
@@ -56,29 +93,44 @@ def check_sampling(config: Mapping[str, Any]) -> None:
     if config["model"]["path"] is None:
         raise ConfigError("model.path=None: random weights answer nothing; set it to a folder or hub id")
     for key in ("max_per_prompt", "prompts_a_part"):
-        if options[key] < 1:
+        if options.get(key, 1) < 1:
             raise ConfigError(f"sample.{key}={options[key]}: expected >= 1")
     for key in ("max_total", "max_prompts"):
         if options[key] is not None and options[key] < 1:
             raise ConfigError(f"sample.{key}={options[key]}: expected >= 1, or null for no limit")
-    unknown = set(options["require"]) - set(config["reward"]["rewards"])
-    if unknown:
-        raise ConfigError(
-            f"sample.require.{min(unknown)}: there is no such reward; the rewards are "
-            f"{', '.join(config['reward']['rewards'])}"
-        )
     sampling = options["sampling"]
     if sampling["temperature"] == 0 and sampling["group_size"] > 1:
         raise ConfigError(
             f"sample.sampling.group_size={sampling['group_size']}: at temperature 0 all completions of a prompt are "
             "the same; set it to 1, or raise sample.sampling.temperature"
         )
+    (_check_pairs if "pairs" in options else _check_traces)(config, options)
+
+
+def _check_traces(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    unknown = set(options["require"]) - set(config["reward"]["rewards"])
+    if unknown:
+        raise ConfigError(
+            f"sample.require.{min(unknown)}: there is no such reward; the rewards are "
+            f"{', '.join(config['reward']['rewards'])}"
+        )
     for key, node in (("judge", options["judge"]), *((f"faults.{k}", v) for k, v in options["faults"].items())):
         if node is not None and "_target_" not in node:
             raise ConfigError(f"sample.{key}: it names no function; add _target_: <dotted path>")
 
 
-def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJob:
+def _check_pairs(config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    if options["sampling"]["group_size"] < 2:
+        raise ConfigError(
+            f"sample.sampling.group_size={options['sampling']['group_size']}: a pair needs two completions of a "
+            "prompt; set it to 2 or more"
+        )
+    for key in ("judge", "rewrite"):
+        if options.get(key):
+            raise ConfigError(f"sample/{key}: it is for traces, and sample=label_pairs makes none; leave it out")
+
+
+def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJob | LabellingJob:
     """Build a job from a checked config.
 
     Raises:
@@ -93,6 +145,11 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
     data.tokenise(codec)
     context = context_length(config["model"]["path"])
     check_context(context, data.longest, sampling, key="sample.sampling", fix="data.max_prompt_tokens")
+    engine = instantiate(config["rollout"], _partial_=True)(policy=policy.to(device), codec=codec)
+    prompts = _in_order(data.train, config["seed"])[: options["max_prompts"]]
+    facts = _provenance(config, sampling, weights_hash(policy.model))
+    if "pairs" in options:
+        return LabellingJob(codec, engine, _labelling(options["pairs"]), prompts, sampling, facts)
     rewards = build_rewards(config, codec)
     rewards.expect(data.train)
     rewards.to(device)
@@ -104,14 +161,21 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
     )
     return SamplingJob(
         codec=codec,
-        engine=instantiate(config["rollout"], _partial_=True)(policy=policy.to(device), codec=codec),
+        engine=engine,
         rewards=rewards,
         selection=selection,
         rewriter=_rewriter(options["rewrite"], Path(config["paths"]["run_dir"]), rewards, selection, codec),
-        prompts=_in_order(data.train, config["seed"])[: options["max_prompts"]],
+        prompts=prompts,
         sampling=sampling,
-        provenance=_provenance(config, sampling, weights_hash(policy.model)),
+        provenance=facts,
     )
+
+
+def _labelling(options: Mapping[str, Any]) -> Labelling:
+    try:
+        return Labelling(**{**options, "judge": instantiate(options["judge"], _convert_="all")})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sample.pairs: {error}") from error
 
 
 def _judge(node: Mapping[str, Any], codec: Codec, device: torch.device) -> Reward:
@@ -154,6 +218,6 @@ def _provenance(config: Mapping[str, Any], sampling: Sampling, weights: str) -> 
         "step": card.get("steps"),
         "sampling": asdict(sampling),
         "seed": config["seed"],
-        "filters": [*options["require"], *options["faults"]],
+        "filters": [*options.get("require", ()), *options.get("faults", ())],
         "rewritten_by": None,
     }

@@ -11,12 +11,28 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.comparison import Comparison, Pair, PairJudge
 from lightning_r1.text.openers import says_nothing
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Group, Outcome, Preference
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How pairs are made of completions."""
+
+    judge: PairJudge
+    min_gap: float = 1.0
+    """As of :func:`label_pairs`."""
+    balance_lengths: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a gap that no pair has."""
+        if not 0 <= self.min_gap < 2:
+            raise ValueError(f"sample.pairs.min_gap={self.min_gap}: expected at least 0, and less than 2")
 
 
 def pairs_of(groups: Sequence[Group], tags: Tags) -> list[tuple[str, str, str, Pair]]:

@@ -64,23 +64,30 @@ class RewardModel(nn.Module):
     def score(self, turns: Sequence[tuple[str, str]], *, micro_batch_tokens: int = 16384) -> list[float]:
         """Scores of (question, completion) pairs, without gradients.
 
+        Where all of a response counts and it does not fit, it is read in parts, and its score is the lowest: what is
+        harmful must not pass for standing far from the end.
+
         Equal rows are scored once: what is equal must not differ by rounding, for a group whose rewards
         differ by a last bit would no longer be one whose rewards are all equal.
         """
-        rows = [self.turns.row(question, completion) for question, completion in turns]
-        distinct = list(dict.fromkeys(rows))
+        rows = [self.turns.rows(question, completion) for question, completion in turns]
+        distinct = list(dict.fromkeys(row for parts in rows for row in parts))
         scores: dict[tuple[int, ...], float] = {}
         with evaluating(self):
             for part in split_by_tokens([len(row) for row in distinct], micro_batch_tokens):
                 chosen = [distinct[place] for place in part]
                 values = self(*(tensor.to(self.device) for tensor in pad_rows(chosen, self.turns.pad_id)))
                 scores.update(zip(chosen, values.tolist(), strict=True))
-        return [scores[row] for row in rows]
+        return [_lowest([scores[row] for row in parts]) for parts in rows]
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
+
+
+def _lowest(values: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 class Float32Linear(nn.Linear):

@@ -10,7 +10,7 @@ template's roles are plain words, "User:", plain words can imitate them: nothing
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -66,11 +66,26 @@ class TurnCodec:
             room = self.max_tokens - len(self.frame)
             said = said[max(0, len(said) - room) :]
             asked = asked[max(0, len(asked) + len(said) - room) :]
+        return self._framed(asked, said)
+
+    def _framed(self, asked: Sequence[int], said: Sequence[int]) -> tuple[int, ...]:
         ids = [*self.before, *asked, *self.between, *said, *self.after]
         # where EOS is the pad token too, transformers takes it for padding and reads the score before it
         while len(ids) > 1 and ids[-1] == self.pad_id:
             ids.pop()
         return tuple(ids or [self.pad_id])
+
+    def rows(self, question: str, completion: str) -> list[tuple[int, ...]]:
+        """The rows that are scored; more than one where all of a response is to be read, and a row does not hold it.
+
+        Then it is read in parts, which overlap by an eighth. The last of them is :meth:`row`.
+        """
+        said = self.text_ids(self.visible(completion))
+        room = len(said) if self.max_tokens is None else self.max_tokens - len(self.frame)
+        if self.scope == "summary" or len(said) <= room:
+            return [self.row(question, completion)]
+        ends = [*range(len(said), room, -(room - room // 8)), room]
+        return [self._framed([], said[end - room : end]) for end in reversed(ends)]
 
     def visible(self, completion: str) -> str:
         """The part of a completion that is read, without white space around it."""

@@ -155,10 +155,12 @@ class ChatClient:
             except _TryAgain as error:
                 if not last or time.monotonic() < deadline:  # a try that was cut off tells less than the one before
                     last = str(error)
-                self._pace.pause(error.wait_s)
+                asked = error.wait_s
+                self._pace.pause(asked)
             if self._presence.probing():
                 break
-            wait, next_wait = next_wait * _JITTER.uniform(0.5, 1.0), min(2 * next_wait, _LONGEST_WAIT_S)
+            wait = max(asked, next_wait * _JITTER.uniform(0.5, 1.0))
+            next_wait = min(2 * next_wait, _LONGEST_WAIT_S)
         last = last or f"it asked all for a pause of {wait:.0f} s"
         self._presence.gave_up(started, last)
         raise ChatError(f"{self.url}: no answer within {self.deadline_s:g} s; last: {last}")

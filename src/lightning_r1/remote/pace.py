@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 PROBE_S = 30.0
 """An endpoint that is away is tried again so often."""
+LONGEST_PAUSE_S = 600.0
+"""Of all threads: an endpoint that asks for more is mistaken, or will say so again."""
 
 
 class Pace:
@@ -57,9 +59,9 @@ class Pace:
             self._next["tokens"] += tokens * self._a_token
 
     def pause(self, seconds: float) -> None:
-        """The endpoint asked for a pause: it is meant for everybody."""
+        """The endpoint asked for a pause: it is meant for everybody, but for no longer than :data:`LONGEST_PAUSE_S`."""
         with self._lock:
-            self._paused_until = max(self._paused_until, self._clock() + seconds)
+            self._paused_until = max(self._paused_until, self._clock() + min(seconds, LONGEST_PAUSE_S))
 
     def paused(self) -> float:
         """Seconds that are left of the pause."""

@@ -73,7 +73,7 @@ class Post:
 @contextmanager
 def _wall_clock(request: urllib.request.Request, timeout_s: float) -> Iterator[None]:
     """Cut the request's connection when its time is up."""
-    up = threading.Event()
+    up = vars(request)["up"] = threading.Event()
 
     def cut() -> None:
         up.set()
@@ -102,10 +102,14 @@ class _Held:
 
     held: socket | None = None
     sock: socket
+    up: threading.Event
+    """Set when its time is up; it may be connected only then, at the second of a host's addresses, say."""
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self.held = self.sock
+        if self.up.is_set():
+            raise TimeoutError
 
 
 class _HeldConnection(_Held, HTTPConnection):
@@ -119,6 +123,7 @@ class _HeldSecureConnection(_Held, HTTPSConnection):
 def _remember(request: Any, kind: type) -> Any:
     def connection(*arguments: Any, **options: Any) -> Any:
         made = kind(*arguments, **options)
+        made.up = vars(request)["up"]
         vars(request).setdefault("connections", []).append(made)
         return made
 

@@ -7,7 +7,8 @@ What a judge reads was written by a model that is rewarded for pleasing it. So
   that is the reference word for word;
 * the answer stands between marks with a nonce (:mod:`lightning_r1.text.marks`), and only a JSON object with that
   nonce is a verdict (:mod:`lightning_r1.rewards.verdicts`);
-* a very long answer loses its middle, and says so: refusing it would punish honest ones that are long;
+* a very long answer loses its middle, and says so: refusing it would punish honest ones that are long. For
+  harmlessness it is read in parts instead, of which the worst counts: harm could stand in the middle;
 * what cannot be read is asked for again and then ``unscorable``; an endpoint that is away is a ``timeout``.
 
 A verdict is kept on disk under what it is about, not under the request, whose nonce is another one every time: a
@@ -28,7 +29,7 @@ from lightning_r1.rewards.base import MAX_DETAIL, Item
 from lightning_r1.rewards.canaries import CASES, Canaries
 from lightning_r1.rewards.verdicts import Correctness, VerdictKind
 from lightning_r1.text.answers import extract_answer
-from lightning_r1.text.marks import clip_middle
+from lightning_r1.text.marks import clip_middle, split_parts
 from lightning_r1.text.openers import says_nothing
 from lightning_r1.text.tags import Scope, Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
@@ -63,7 +64,8 @@ class Judging:
         verdict: what is asked; null is :class:`.Correctness`.
         scope: ``summary`` shows what follows the thinking, ``response`` everything.
         tries: a reply that cannot be read is asked for anew so often; then the completion is ``unscorable``.
-        max_answer_chars: a longer answer loses its middle.
+        max_answer_chars: a longer answer loses its middle; where all of it is to be seen (``scope=response``), it is
+            shown in parts of so many, and the lowest verdict counts.
         cache: folder of the verdicts; null keeps none, and a run that goes on asks anew.
         canaries: null puts the judge to no test.
 
@@ -101,8 +103,8 @@ class Judging:
     def judge(self, items: Sequence[Item]) -> list[RewardScore]:
         """One score for each item, in order."""
         settled = [self._settle(prompt, completion) for prompt, completion in items]
-        verdicts = iter(self.verdicts([case for case in settled if isinstance(case, Case)]))
-        return [next(verdicts) if isinstance(case, Case) else case for case in settled]
+        verdicts = iter(self.verdicts([case for one in settled if not isinstance(one, RewardScore) for case in one]))
+        return [one if isinstance(one, RewardScore) else _worst([next(verdicts) for _ in one]) for one in settled]
 
     def verdicts(self, cases: Sequence[Case], *, fresh: bool = False) -> list[RewardScore]:
         """The model's verdicts, whatever a rule would say.
@@ -174,8 +176,8 @@ class Judging:
         value = self.verdict.read(reply["reply"], reply["mark"])
         return None if value is None else RewardScore(value, Outcome.OK, reply["reply"].strip()[-MAX_DETAIL:])
 
-    def _settle(self, prompt: Prompt, completion: Completion) -> RewardScore | Case:
-        """A score where a rule decides, else what the judge is shown."""
+    def _settle(self, prompt: Prompt, completion: Completion) -> RewardScore | list[Case]:
+        """A score where a rule decides, else what the judge is shown, one thing after the other."""
         after = self.tags.after_thinking(completion.text)
         shown = (completion.text if self.scope == "response" else after or "").strip()
         if not shown:
@@ -187,7 +189,11 @@ class Judging:
                 return RewardScore(1.0, Outcome.OK, "word for word the reference")
         if says_nothing(shown, self.tags):
             return RewardScore(0.0, Outcome.WRONG_FORMAT, "an answer that says nothing")
-        return Case(prompt.question, reference, clip_middle(shown, self.max_answer_chars))
+        if self.scope == "response":
+            parts = split_parts(shown, self.max_answer_chars)
+        else:
+            parts = [clip_middle(shown, self.max_answer_chars)]
+        return [Case(prompt.question, reference, part) for part in parts]
 
 
 def message_of(verdict: VerdictKind, ask: Ask, mark: str) -> str:
@@ -201,6 +207,11 @@ def reference_of(prompt: Prompt) -> str | None:
     gold = prompt.answer
     found = gold.get("reference", gold.get("value") if gold.get("kind") == "text" else None)
     return None if found is None else str(found)
+
+
+def _worst(scores: Sequence[RewardScore]) -> RewardScore:
+    """The lowest of the parts of one answer; none if one of them has none."""
+    return next((score for score in scores if not score.outcome.counts), min(scores, key=lambda score: score.value))
 
 
 def _same(answer: str, reference: str) -> bool:

@@ -39,7 +39,8 @@ class RewardModelScore:
         label: for a classifier of several classes, the one whose log-odds are the score.
         dtype: of the model's weights; scores are float32.
         attention: as ``model.attention``.
-        max_tokens: of question and response, if fewer than the model's context; the question is cut first.
+        max_tokens: of question and response, if fewer than the model's context; the question is cut first. With
+            ``scope=response`` a longer response is read in parts, and the lowest score counts.
         micro_batch_tokens: of one forward, padding included.
 
     Raises:

@@ -26,7 +26,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -136,9 +136,10 @@ class RemoteSandbox:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
         most = (count + 1) * (limits.output_bytes * 4 // 3 + (16 << 10))
+        until = time.monotonic() + timeout_s
         try:
             with self._opener.open(request, timeout=timeout_s) as response:
-                reply = response.read(most + 1)
+                reply = _body(response, most, until)
         except urllib.error.HTTPError as error:
             with error:
                 told = f"HTTP {error.code}: {error.read(200).decode(errors='replace').strip()}"
@@ -153,6 +154,20 @@ class RemoteSandbox:
             return json.loads(reply)
         except ValueError as error:  # cut short
             raise _TryAgain(f"no JSON: {reply[:100]!r}") from error
+
+
+def _body(response: HTTPResponse, most: int, until: float) -> bytes:
+    """All of it, or more than ``most``. A socket's own timeout begins anew with every byte.
+
+    Raises:
+        TimeoutError: if it is not there in time.
+    """
+    read = bytearray()
+    while len(read) <= most and (chunk := response.read1(1 << 16)):
+        read += chunk
+        if time.monotonic() > until:
+            raise TimeoutError(f"nothing whole in time, but {len(read)} bytes")
+    return bytes(read)
 
 
 def _runs(answer: Any, inputs: Sequence[str], limits: Limits) -> list[TestRun]:

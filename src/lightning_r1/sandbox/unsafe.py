@@ -6,12 +6,16 @@ For trying things out on a machine with nothing on it, and for measuring what pr
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning_r1.sandbox import machine
 from lightning_r1.sandbox.base import SECRET, Language, SandboxError
 from lightning_r1.sandbox.local import LocalSandbox, starter
+
+_PASSWORD_IN_A_URL = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
 def unsafe_sandbox(languages: Sequence[Language], at_once: int, *, allow_unsafe: bool) -> LocalSandbox:
@@ -23,8 +27,10 @@ def unsafe_sandbox(languages: Sequence[Language], at_once: int, *, allow_unsafe:
     """
     if not allow_unsafe:
         raise SandboxError("unsafe_subprocess protects nothing: say allow_unsafe=True to run models' programs in it")
-    if secrets := sorted(name for name, value in os.environ.items() if value and SECRET.search(name)):
-        raise SandboxError(f"unsafe_subprocess with secrets in the environment: unset {', '.join(secrets)}")
+    if secrets := _secrets():
+        raise SandboxError(
+            f"unsafe_subprocess with secrets in the environment: unset {', '.join(secrets)} and start this process anew"
+        )
 
     def setup_with(work: str) -> dict[str, Any]:
         never = dict.fromkeys(("nobody", "confined", "keep_reading"), False)
@@ -33,3 +39,12 @@ def unsafe_sandbox(languages: Sequence[Language], at_once: int, *, allow_unsafe:
 
     start = starter([machine.interpreter()], setup_with, work="cpp" in languages)
     return LocalSandbox("unsafe_subprocess", languages, start, at_once)
+
+
+def _secrets() -> list[str]:
+    """Names of what looks like a secret: now, and when this process began, which ``/proc`` shows to its end."""
+    began = Path("/proc/self/environ").read_bytes().decode(errors="replace").split("\0")
+    variables = [*os.environ.items(), *(line.partition("=")[::2] for line in began)]
+    return sorted(
+        {name for name, value in variables if value and (SECRET.search(name) or _PASSWORD_IN_A_URL.search(value))}
+    )

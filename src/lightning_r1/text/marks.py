@@ -61,3 +61,19 @@ def clip_middle(text: str, longest: int) -> str:
     end = longest // 2
     start = longest - end
     return f"{text[:start]}\n[... {len(text) - longest:,} characters left out ...]\n{text[len(text) - end :]}"
+
+
+def split_parts(text: str, longest: int) -> list[str]:
+    """A long text in parts that overlap by an eighth, so that nothing hides where it is cut; each says which it is.
+
+    >>> split_parts("abcdefghijklmnop", 8)
+    ['[... part 1 of 3 ...]\\nabcdefgh', '[... part 2 of 3 ...]\\nhijklmno', '[... part 3 of 3 ...]\\nop']
+    """
+    if len(text) <= longest:
+        return [text]
+    step = longest - longest // 8
+    starts = range(0, len(text) - longest // 8, step)
+    return [
+        f"[... part {number} of {len(starts)} ...]\n{text[start : start + longest]}"
+        for number, start in enumerate(starts, start=1)
+    ]

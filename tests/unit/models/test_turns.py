@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -135,6 +136,24 @@ def test_the_questions_beginning_goes_first_and_the_responses_end_never(max_toke
     row = TurnCodec(tokenizer, max_tokens=max_tokens).row("question", "response")
     assert decoded(tokenizer, row) == expected
     assert max_tokens is None or len(row) <= max_tokens
+
+
+@pytest.mark.parametrize("max_tokens", [13, 9, 6, None, 40])
+def test_a_response_that_does_not_fit_is_read_in_parts(max_tokens: int | None) -> None:
+    tokenizer, said = chat_tokenizer(), "abcdefghijklmnopqrstuvwxyz"
+    codec = TurnCodec(tokenizer, max_tokens=max_tokens)
+    rows = codec.rows("question", said)
+    assert rows[-1] == codec.row("question", said)
+    if max_tokens in (None, 40):
+        assert len(rows) == 1
+        return
+    parts = [decoded(tokenizer, row).partition("<|assistant|>")[2].removesuffix("<|end|>") for row in rows]
+    assert {len(part) for part in parts} == {max_tokens - len(codec.frame)}
+    places = [said.index(part) for part in parts]
+    assert (places[0], places[-1]) == (0, len(said) - len(parts[-1]))
+    assert all(0 < later - place <= len(parts[0]) for place, later in itertools.pairwise(places))  # no gap
+    # a summary is short, and what is best of it stands at its end
+    assert TurnCodec(tokenizer, scope="summary", max_tokens=max_tokens).rows("question", said) == rows[-1:]
 
 
 @pytest.mark.parametrize(

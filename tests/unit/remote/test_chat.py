@@ -112,6 +112,16 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     assert len(server.requests) == 1
 
 
+def test_an_endpoint_that_asked_for_an_hour_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_r1.remote.pace.LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("lightning_r1.remote.pace.PROBE_S", 0.0)
+    with endpoint(in_turn((503, {"Retry-After": "3600"}), "at last")) as server:
+        one = client(server.url)
+        with pytest.raises(ChatError, match="no answer within"):
+            one.ask(HELLO)
+        assert one.ask([*HELLO, *HELLO]) == "at last"
+
+
 @pytest.mark.parametrize("form", ["0.3", "date"])
 def test_a_pause_is_kept_by_all_threads(form: str) -> None:
     until = datetime.now(UTC) + timedelta(seconds=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_r1.remote.pace import PROBE_S, Pace, Presence
+from lightning_r1.remote.pace import LONGEST_PAUSE_S, PROBE_S, Pace, Presence
 
 
 class Clock:
@@ -48,6 +48,15 @@ def test_what_was_booked_too_much_is_given_back() -> None:
     assert pace.book(1) == pytest.approx(3)
     pace.correct(5)
     assert pace.book(1) == pytest.approx(9)
+
+
+def test_no_endpoint_pauses_a_process_for_good() -> None:
+    clock = Clock()
+    pace = Pace(clock=clock)
+    pace.pause(1e9)
+    assert pace.paused() == LONGEST_PAUSE_S
+    clock.now += LONGEST_PAUSE_S
+    assert pace.paused() == 0
 
 
 def test_a_pause_is_everybodys_and_ends() -> None:

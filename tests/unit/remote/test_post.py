@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPException
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,21 @@ def test_it_ends_in_time_however_little_comes(answer: Callable[..., None]) -> No
     with pytest.raises(TimeoutError, match=r"nothing whole within 0\.4 s|timed out"):
         send(answer, timeout_s=0.4)
     assert time.monotonic() - started < 5
+
+
+def test_it_ends_in_time_if_it_is_connected_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a host has two addresses, of which the first does not answer."""
+    connect = socket.create_connection
+
+    def late(*arguments: Any, **options: Any) -> socket.socket:
+        time.sleep(0.6)
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"nothing whole within 0\.4 s"):
+        send(drips(http(b"a" * 400)), timeout_s=0.4)
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize("answer", [floods(1 << 26), sends(http(b"a" * 1001)), sends(http(b"a" * 1001, length=10**12))])

@@ -14,7 +14,8 @@ from lightning_r1.types import Completion, Outcome, Prompt
 
 # what is wanted cannot be guessed, so that who prints it has found it
 WANTED = {str(number): f"tok_{number:02d}_9f8e7d6c" for number in range(3)}
-LIMIT_S = 0.5
+LIMIT_S, AMPLE_S = 0.5, 10.0  # of what hangs; of what has to end by itself, on a machine with much else to do
+SLACK_S = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,13 @@ def reward() -> Iterator[CodeTests]:
     reward.close()
 
 
-def program(tests: dict[str, str]) -> Prompt:
-    gold = {"kind": "code", "tests": [{"input": a, "output": b} for a, b in tests.items()], "time_limit_s": LIMIT_S}
+def program(tests: dict[str, str], limit_s: float = AMPLE_S) -> Prompt:
+    gold = {"kind": "code", "tests": [{"input": a, "output": b} for a, b in tests.items()], "time_limit_s": limit_s}
     return Prompt("a", "q", "q", (1,), gold)
 
 
-def function(tests: dict[str, str]) -> Prompt:
-    asked = program(tests)
+def function(tests: dict[str, str], limit_s: float = AMPLE_S) -> Prompt:
+    asked = program(tests, limit_s)
     return Prompt("a", "q", "q", (1,), {**asked.answer, "function": "f"})
 
 
@@ -82,10 +83,10 @@ PRINTS_LITTLE = {
 @pytest.mark.parametrize("name", PRINTS_LITTLE)
 def test_it_gets_nothing(reward: CodeTests, name: str) -> None:
     started = time.monotonic()
-    score = reward(program(WANTED), says(PRINTS_LITTLE[name]))
+    score = reward(program(WANTED, LIMIT_S), says(PRINTS_LITTLE[name]))
     assert (score.value, score.outcome) == (0, Outcome.OK), score
     assert "tok_" not in score.detail
-    assert time.monotonic() - started < LIMIT_S + 5
+    assert time.monotonic() - started < LIMIT_S + SLACK_S
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_it_gets_nothing(reward: CodeTests, name: str) -> None:
     ],
 )
 def test_part_of_the_output_is_not_enough(reward: CodeTests, source: str, test: int) -> None:
-    asked = program({"1": "1\n2\n", "2": "2\n4\n", "3": "3\n6\n"})
+    asked = program({"1": "1\n2\n", "2": "2\n4\n", "3": "3\n6\n"}, 2.0 if "while" in source else AMPLE_S)
     score = reward(asked, says(source))
     assert (score.value, score.outcome) == (0, Outcome.OK)
     assert f"(test {test}: " in score.detail
@@ -148,14 +149,16 @@ def f(x): return All({value})
         "import json\njson.dumps = lambda *a, **k: '2'\njson.JSONEncoder.encode = lambda *a: '2'\ndef f(x): return x",
         "import builtins\nbuiltins.len = builtins.isinstance = lambda *a: True\ndef f(x): return x",
         "class Solution:\n  def f(self, x): raise SystemExit(0)",
+        "class D(dict):\n  def items(self):\n    while 1: yield 'a', 1\ndef f(x): return D(a=1)",
+        "def f(x):\n  a = [1] * 1000\n  return [[a] * 1000] * 1000",
         "import sys\nsys.stdout.write('2')\nsys.__stdout__.write('2')\ndef f(x): return None",
     ],
 )
 def test_functions_get_nothing(reward: CodeTests, source: str) -> None:
     started = time.monotonic()
-    score = reward(function({"[1]": "2", "[20]": "40"}), says(source))
+    score = reward(function({"[1]": "2", "[20]": "40"}, LIMIT_S), says(source))
     assert (score.value, score.outcome) == (0, Outcome.OK), score
-    assert time.monotonic() - started < LIMIT_S + 5
+    assert time.monotonic() - started < LIMIT_S + SLACK_S
 
 
 def test_honest_programs_get_it(reward: CodeTests) -> None:

@@ -13,6 +13,7 @@ from helpers import judges
 from helpers.endpoint import Answer, endpoint
 from helpers.judges import message_of, parts_of, says
 from lightning_r1.remote.chat import ChatClient
+from lightning_r1.rewards.canaries import CASES, Canaries
 from lightning_r1.rewards.comparison import Comparison, Pair, PairJudge
 from lightning_r1.types import Outcome
 
@@ -123,6 +124,40 @@ def test_a_judge_that_is_away() -> None:
     with endpoint(lambda body: 503) as server:
         said = PairJudge(client(server.url, deadline_s=0.1)).compare(PAIR)
     assert said.outcome is Outcome.TIMEOUT
+
+
+def started(model: Says, tmp_path: Path, **canaries: Any) -> int:
+    """How often the judge is asked when it is put to the test."""
+    with endpoint(model) as server:
+        judge = PairJudge(client(server.url, deadline_s=5.0), cache=tmp_path, canaries=Canaries(**canaries))
+        judge.start()
+        judge.start()
+    assert list(tmp_path.iterdir()) == []
+    return len(server.requests)
+
+
+@pytest.mark.parametrize("cases", ["answers", "harm"])
+def test_a_good_judge_passes_its_canaries_past_the_cache(cases: Any, tmp_path: Path) -> None:
+    wrong = [case for case in CASES[cases] if not case.right]
+    questions = {case.question for case in CASES[cases] if case.right}
+    pairs = sum(case.question in questions for case in wrong)
+    assert pairs == {"answers": len(wrong), "harm": 1}[cases]
+    assert started(judges.knowing_pair, tmp_path, cases=cases) == 2 * 4 * pairs
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (always("A>>B"), "judge of pairs: of canaries that are wrong it calls 100% right"),  # ties in both orders
+        (judges.honest, "judge of pairs: of canaries that are wrong it calls"),  # likes what is long
+        (lambda body: "A is better", "judge of pairs: of canaries that are right it calls 100% wrong"),
+        (lambda body: 401, "judge of pairs: it does not answer: .*HTTP 401"),
+    ],
+    ids=["place", "length", "unreadable", "away"],
+)
+def test_a_bad_judge_is_found_out(model: Says, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        started(model, tmp_path)
 
 
 def test_an_answer_cannot_praise_itself() -> None:

@@ -127,6 +127,26 @@ def test_a_long_answer_loses_its_middle() -> None:
     assert parts_of(message)["answer"] == "beginxxxxx\n[... 988 characters left out ...]\nxxxxxxxend"
 
 
+def kind(body: dict[str, Any]) -> str:
+    """Says what is unkind, and nothing that can be read where it is told to."""
+    answer = parts_of(message_of(body))["answer"]
+    return "" if "garble" in answer else says(message_of(body), grade=1 if "you fool" in answer else 10)
+
+
+@pytest.mark.parametrize("place", range(0, 190, 7))
+def test_harm_hides_nowhere_in_a_long_response(place: int) -> None:
+    options: dict[str, Any] = {"scope": "response", "verdict": Quality(rubric="Be kind."), "max_answer_chars": 64}
+    text = f"<think>{'x' * place}you fool{'y' * (190 - place)}</think>Fine."
+    score, asked = judged(text, kind, **options)
+    assert (score.value, len(asked)) == (0.0, 4)
+    shown = [parts_of(message)["answer"] for message in asked]
+    assert sorted(part.partition("\n")[0] for part in shown) == [f"[... part {n} of 4 ...]" for n in range(1, 5)]
+    assert all(len(part.partition("\n")[2]) <= 64 for part in shown)
+    assert judged(text.replace("you fool", "you dear"), kind, **options)[0].value == 1
+    unread, _ = judged(text.replace("you fool", " garble "), kind, **options)
+    assert unread.outcome is Outcome.UNSCORABLE
+
+
 def test_a_reply_that_cannot_be_read_is_asked_for_anew() -> None:
     score, asked = judged("<think></think>Rhine", lambda body: "correct", right)
     assert score.value == 1

@@ -13,7 +13,7 @@ import torch
 from helpers.models import tiny_model
 from helpers.prompts import mini_codec, mini_template
 from lightning_r1.models.export import read_card
-from lightning_r1.models.reward_model import export_reward_model, new_reward_model
+from lightning_r1.models.reward_model import export_reward_model, new_reward_model, pad_rows
 from lightning_r1.models.tokenizer import number_tokenizer
 from lightning_r1.rewards.base import BatchReward
 from lightning_r1.rewards.preference import RewardModelScore
@@ -71,6 +71,18 @@ def test_thoughts_change_harmlessness_and_not_helpfulness(folders: dict[str, Pat
     assert first == second
     first, second = scores(reward(folders["response"]), *texts)
     assert abs(first.value - second.value) > 1e-3
+
+
+def test_harm_at_the_beginning_of_a_long_response_is_not_overlooked(folders: dict[str, Path]) -> None:
+    harmless = reward(folders["response"], max_tokens=16, lowest=-100.0, highest=100.0)
+    model, texts = harmless.model, [f"{start}{'+1' * 20}" for start in ("7*8", "9*9", "(5-", "2/1")]
+    rows = [model.turns.rows(PROMPT.question, text) for text in texts]
+    assert len({parts[-1] for parts in rows}) == 1  # the ends are the same
+    with torch.no_grad():
+        each = [[model(*pad_rows([row], model.turns.pad_id)).item() for row in parts] for parts in rows]
+    lowest = [min(parts) for parts in each]
+    assert any(low < parts[-1] - 1e-3 for low, parts in zip(lowest, each, strict=True))
+    assert [score.value for score in scores(harmless, *texts)] == pytest.approx(lowest, abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["<think>5", "5", "", "<think>5</think>", "<think>5</think> \n "])

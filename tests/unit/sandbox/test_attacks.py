@@ -168,6 +168,16 @@ def test_processor_time_is_limited_too(sandbox: Sandbox) -> None:
     assert run.seconds < 50
 
 
+def test_compiling_costs_no_more_than_a_test(sandbox: Sandbox) -> None:
+    """Each ``finally`` stands twice or more in the code, and those within it as well."""
+    source = "def f(a):\n"
+    for depth in range(1, 13):
+        source += "".join(f"{' ' * depth}{line}\n" for line in ("try:", " if a: return", " pass", "finally:"))
+    source += f"{' ' * 13}pass\n"
+    run = one(sandbox, source, limits=Limits(wall_s=0.1, cpu_s=0.1))
+    assert (run.status, run.detail) == (Status.COMPILE_ERROR, "compiling it takes longer than a test may")
+
+
 @pytest.mark.parametrize("name", attacks.FORGE)
 def test_a_forged_value_is_no_more_than_a_value(sandbox: Sandbox, name: str) -> None:
     run = one(sandbox, attacks.FORGE[name], "[0]", function="f")
@@ -240,6 +250,12 @@ def test_a_compiled_program_does_nothing_else_either(sandbox: Sandbox, outside: 
     run = one(sandbox, outside.fill(attacks.CPP_DO), language="cpp")
     assert (run.status, run.output) == (Status.OK, b""), run.detail
     assert [place for place in (*PLACES, outside.folder) if Path(place, outside.secret).exists()] == []
+
+
+def test_a_compiled_program_leaves_nothing_for_its_next_test(sandbox: Sandbox) -> None:
+    run, next_run = sandbox.run(Program(attacks.CPP_STAY, "cpp"), ["attack", "honest"], QUICK)
+    assert not any(line.startswith(b"got") for line in run.output.splitlines()), run.output
+    assert (next_run.status, next_run.output) == (Status.OK, b"honest\n")
 
 
 def test_a_compiled_program_has_its_limits(sandbox: Sandbox) -> None:

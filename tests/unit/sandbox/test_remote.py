@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from helpers.executor import answer_with, executor
 from helpers.sandboxes import QUICK
-from lightning_r1.sandbox.base import Program, Sandbox, SandboxError, Status
+from lightning_r1.sandbox.base import Limits, Program, Sandbox, SandboxError, Status
 from lightning_r1.sandbox.open import open_sandbox
 from lightning_r1.sandbox.remote import RemoteSandbox
 
@@ -67,6 +69,22 @@ def test_patience_ends(answer: int | bytes) -> None:
         runs = RemoteSandbox(url, patience_s=0.2).run(DOUBLE, ["1", "2"])
         assert [run.status for run in runs] == [Status.BROKEN]
         assert "no answer within 0.2 s" in runs[0].detail
+
+
+def test_an_answer_that_drips_ends_with_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_r1.sandbox.remote._COMPILE_S", 0.1)
+
+    def drips() -> Iterator[bytes]:
+        for _ in range(1000):
+            time.sleep(0.02)  # well within the socket's own timeout, which begins anew
+            yield b" "
+
+    with executor(lambda question: drips()) as (url, _):
+        started = time.monotonic()
+        runs = RemoteSandbox(url, patience_s=0.5).run(DOUBLE, ["1"], Limits(wall_s=0.1))
+    assert [run.status for run in runs] == [Status.BROKEN]
+    assert "nothing whole in time" in runs[0].detail
+    assert time.monotonic() - started < 15
 
 
 def test_an_executor_that_is_away_breaks_nothing_else() -> None:

@@ -60,7 +60,8 @@ def serve(setup: dict[str, Any]) -> NoReturn:
         driver = os.fork()
         if driver == 0:
             _drive(setup)
-        os.waitpid(driver, 0)
+        if os.waitpid(driver, 0)[1] == signal.SIGPROF:  # its timer is set only while it compiles
+            _send({"status": "compile error", "seconds": 0.0, "detail": "compiling it takes longer than a test may"})
         _send({"ended": True})
     os._exit(0)
 
@@ -95,7 +96,12 @@ def _drive(setup: dict[str, Any]) -> NoReturn:
                 built: Any = _compile_cpp(program["source"], setup["work"], setup["compiler"])
             else:
                 _limit(resource.RLIMIT_AS, program["limits"]["memory_mib"] * _MIB + 256 * _MIB)
-                built = compile(program["source"], "solution.py", "exec", dont_inherit=True)
+                # a few lines can take the compiler hours, and it hears of no handler meanwhile: the signal kills
+                signal.setitimer(signal.ITIMER_PROF, program["limits"]["cpu_s"])
+                try:
+                    built = compile(program["source"], "solution.py", "exec", dont_inherit=True)
+                finally:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError, _NotCompiled) as error:
             detail = f"{type(error).__name__}: {error}" if not isinstance(error, _NotCompiled) else str(error)
             _send({"status": "compile error", "seconds": time.monotonic() - started, "detail": detail[:_DETAIL_BYTES]})
@@ -268,6 +274,9 @@ def _compile_cpp(source: str, work: str, compiler: Sequence[str]) -> str:
             message = (message + chunk)[:_DETAIL_BYTES]
     if os.waitpid(child, 0)[1] != 0:
         raise _NotCompiled(message.decode(errors="replace") or "the compiler was killed by a limit")
+    # the program's user owns its files as well: what one test could write there the next would read, or run
+    os.unlink(os.path.join(work, "solution.cpp"))
+    os.chmod(os.path.join(work, "solution"), _CLOSED)
     os.chmod(work, _CLOSED)
     return os.path.join(work, "solution")
 
