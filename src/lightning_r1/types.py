@@ -48,6 +48,8 @@ class Prompt:
     domain: Domain = "reasoning"
     language: str = "en"
     """ISO 639-1 code of the language to think and answer in; fixed when the data is prepared."""
+    token_budget: int | None = None
+    """Most tokens of each of its completions, if fewer than ``Sampling.max_new_tokens``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,14 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion, beside the template's stop tokens. It ends with the token that completes one."""
 
     def __post_init__(self) -> None:
         """Refuse what no sampler can do, naming the key, the value and the range."""
+        if isinstance(self.stop, str):
+            raise ValueError(f"sampling.stop={self.stop!r}: expected a list of texts, e.g. ['{self.stop}']")
+        object.__setattr__(self, "stop", tuple(self.stop))  # a config has lists
         ranges = {
             "group_size": (self.group_size >= 1, ">= 1"),
             "max_new_tokens": (self.max_new_tokens >= 1, ">= 1"),
@@ -141,10 +148,15 @@ class Sampling:
             "top_p": (0 < self.top_p <= 1, "in (0, 1] (1 keeps every token)"),
             "top_k": (self.top_k >= 0, ">= 0 (0 keeps every token)"),
             "min_p": (0 <= self.min_p < 1, "in [0, 1) (0 keeps every token)"),
+            "stop": (all(isinstance(text, str) and text for text in self.stop), "texts that are not empty"),
         }
         for name, (fits, expected) in ranges.items():
             if not fits:
                 raise ValueError(f"sampling.{name}={getattr(self, name)}: expected {expected}")
+
+    def budget(self, prompt: Prompt) -> int:
+        """Most tokens of a completion of this prompt."""
+        return min(self.max_new_tokens, prompt.token_budget or self.max_new_tokens)
 
 
 class Outcome(StrEnum):

@@ -48,7 +48,7 @@ class ScriptedEngine:
         for prompt in prompts:
             texts = self.script[prompt.question]
             rows = [self._row(texts[place % len(texts)]) for place in range(sampling.group_size)]
-            groups.append(as_group(prompt, self.codec, rows, self.version))
+            groups.append(as_group(prompt, self.codec, rows, self.version, sampling.stop))
             if finished:
                 finished(len(groups) - 1, groups[-1])
             if progress:

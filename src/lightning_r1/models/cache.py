@@ -1,16 +1,18 @@
-"""A key-value cache that is allocated once, shared by a group, and can lose rows.
+"""A key-value cache that is allocated once, whose rows have lengths of their own, come and go.
 
 transformers' own caches either grow by concatenation (a copy of everything at every token) or are
-fixed in their rows; a rollout wants neither: finished completions should leave the batch.
+fixed in their rows; a rollout wants neither: finished completions should leave the batch, and others
+take their place. Every row begins at column 0, so that a token's column is its position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 
 class RolloutCache(Cache):
@@ -20,25 +22,77 @@ class RolloutCache(Cache):
         layers: decoder layers.
         rows: rows while decoding, N.
         columns: the longest row, L; more raises an ``IndexError``.
+        device: of the model.
+        fixed: give every step the same shapes (all rows, whole blocks of columns), for a compiled step; else a step
+            sees the rows and columns that are in use.
     """
 
-    def __init__(self, layers: int, rows: int, columns: int) -> None:
-        self.rollout_layers = [RolloutCacheLayer(rows, columns) for _ in range(layers)]
+    def __init__(
+        self, layers: int, rows: int, columns: int, *, device: torch.device | str = "cpu", fixed: int = 0
+    ) -> None:
+        self.fixed = fixed
+        self.rows = rows
+        self.columns = -(-columns // fixed) * fixed if fixed else columns
+        self.live = 0
+        """Rows in use: the first ones."""
+        self.longest = 0
+        """Tokens in the longest of them."""
+        self.common: int | None = None
+        """Tokens in every one of them, if they are equally long."""
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        """Tokens in each row."""
+        self.every_row = torch.arange(rows, device=device)
+        self.every_column = torch.arange(self.columns, device=device)
+        self.rollout_layers = [RolloutCacheLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self.rollout_layers))
 
-    def repeat_prompts(self, group_size: int) -> None:
-        """Give each of the prefilled prompts ``group_size`` rows: ``[B, ...]`` to ``[B * G, ...]``."""
-        for layer in self.rollout_layers:
-            layer.repeat_prompts(group_size)
+    @property
+    def seen(self) -> int:
+        """Columns of the next step, its own token's included."""
+        if self.fixed:
+            return -(-(self.longest + 1) // self.fixed) * self.fixed
+        return self.longest + 1
+
+    def admit(self, rows: Tensor, prompts: DynamicCache, group_size: int) -> None:
+        """Give each prefilled prompt ``group_size`` rows.
+
+        Args:
+            rows: ``[B * G]``, a prompt's rows together.
+            prompts: keys and values of B prompts, padded on the right.
+            group_size: G.
+        """
+        for layer, (keys, values, *_) in zip(self.rollout_layers, prompts, strict=True):
+            layer.admit(rows, keys, values, group_size)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows (``[n]`` indices into the live rows), in this order."""
         for layer in self.rollout_layers:
             layer.keep_rows(rows)
 
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        """Say how many tokens each live row holds; this also says how many rows are live."""
+        self.live = len(lengths)
+        self.longest = max(lengths, default=0)
+        # a compiled step is one program: it takes every row for one with a length of its own
+        self.common = self.longest if not self.fixed and min(lengths, default=0) == self.longest else None
+        self.lengths[: self.live] = torch.tensor(lengths, dtype=torch.long).to(self.lengths.device)
+
+    def advance(self) -> None:
+        """A step has written a token to every row."""
+        self.lengths += 1
+        self.longest += 1
+        if self.common is not None:
+            self.common += 1
+
+    def counted(self) -> Tensor | None:
+        """Mask ``[live, seen]`` of the tokens that the next step sees, its own included; None for all."""
+        if self.common is not None:
+            return None
+        return self.every_column[: self.seen] <= self.lengths[: self.live].unsqueeze(1)
+
 
 class RolloutCacheLayer(CacheLayerMixin):
-    """Keys and values of one layer, ``[N, heads, L, head_dim]``, filled from the left.
+    """Keys and values of one layer, ``[N, heads, L, head_dim]``, each row filled from the left.
 
     Sliding-window layers are held whole as well: the window is in the mask, and a rollout is
     over before the saving would matter.
@@ -49,63 +103,65 @@ class RolloutCacheLayer(CacheLayerMixin):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, of: RolloutCache) -> None:
         super().__init__()
-        self.rows, self.columns, self.length = rows, columns, 0
-        self.live = 0
+        self.of = of
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate at the first tokens, when heads, head sizes, dtype and device are known."""
+        """Allocate at the first tokens, when heads, head sizes and dtype are known."""
 
-        def allocate(states: Tensor) -> Tensor:
+        def shape(states: Tensor) -> tuple[int, ...]:
             _, heads, _, head_dim = states.shape
-            return states.new_empty(self.rows, heads, self.columns, head_dim)
+            return self.of.rows, heads, self.of.columns, head_dim
 
-        self.keys, self.values = allocate(key_states), allocate(value_states)
+        # a score that is masked is replaced, but a value is multiplied by its weight of 0, so it may not be NaN; and
+        # latent attention makes its values of what stands here as keys
+        self.keys, self.values = key_states.new_zeros(shape(key_states)), value_states.new_zeros(shape(value_states))
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write ``[n, heads, new, head_dim]`` behind what is there; return all of it as views."""
+    def admit(self, rows: Tensor, keys: Tensor, values: Tensor, group_size: int) -> None:
+        """See :meth:`RolloutCache.admit`; ``[B, heads, P, head_dim]``."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.live = key_states.shape[0]
-        end = self.length + key_states.shape[2]
-        if end > self.columns:
-            raise IndexError(f"the cache holds {self.columns} tokens a row; {end} were written")
-        self.keys[: self.live, :, self.length : end] = key_states
-        self.values[: self.live, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[: self.live, :, :end], self.values[: self.live, :, :end]
+            self.lazy_initialization(keys, values)
+        for held, states in ((self.keys, keys), (self.values, values)):
+            held[rows, :, : states.shape[2]] = states.repeat_interleave(group_size, dim=0)
 
-    def repeat_prompts(self, group_size: int) -> None:
-        """See :meth:`RolloutCache.repeat_prompts`."""
-        prompts = self.live
-        for states in (self.keys, self.values):
-            filled = states[:prompts, :, : self.length].clone()
-            states[: prompts * group_size, :, : self.length] = filled.repeat_interleave(group_size, dim=0)
-        self.live = prompts * group_size
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write a token ``[n, heads, 1, head_dim]`` behind what each row holds; return the columns seen as views."""
+        of, rows = self.of, len(key_states)
+        end = of.seen
+        if end > of.columns:
+            raise IndexError(f"the cache holds {of.columns} tokens a row; {end} were written")
+        if of.common is not None:
+            self.keys[:rows, :, of.common] = key_states[:, :, 0]
+            self.values[:rows, :, of.common] = value_states[:, :, 0]
+        else:
+            where = of.every_row[:rows], slice(None), of.lengths[:rows]
+            self.keys[where] = key_states[:, :, 0]
+            self.values[where] = value_states[:, :, 0]
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
 
     def keep_rows(self, rows: Tensor) -> None:
         """See :meth:`RolloutCache.keep_rows`."""
+        longest = self.of.longest
         for states in (self.keys, self.values):
-            states[: len(rows), :, : self.length] = states[rows, :, : self.length]
-        self.live = len(rows)
+            states[: len(rows), :, :longest] = states[rows, :, :longest]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a query of this length will see."""
-        return self.length + query_length, 0
+        """Length and offset of the keys that a query will see."""
+        return self.of.seen, 0
 
     def get_seq_length(self) -> int:
-        """Tokens held."""
-        return self.length
+        """Columns in front of the next step's last one."""
+        return self.of.seen - 1
 
     def get_max_length(self) -> int:
         """Tokens that can be held."""
-        return self.columns
+        return self.of.columns
 
     def reset(self) -> None:
         """Forget the tokens, keep the memory."""
-        self.length = self.live = 0
+        self.of.set_lengths([])
 
 
 def cache_layers(model: torch.nn.Module) -> int:

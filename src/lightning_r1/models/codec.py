@@ -80,7 +80,11 @@ class Codec:
         hidden, kept = {self.tokenizer.eos_token_id, self.pad_id}, list(token_ids)
         while kept and kept[-1] in hidden:
             kept.pop()
-        return self.template.completion_text(str(self.tokenizer.decode(kept, skip_special_tokens=False)))
+        return self.template.completion_text(self.decode(kept))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of some tokens, special ones included."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
     def thinking_tokens(self, completion: Completion) -> float:
         """Tokens of a completion's thinking, tags not counted.

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
 
 from lightning_r1.functional import selected_logprobs
 from lightning_r1.models.attention import decoding_attention
@@ -182,11 +183,12 @@ def rollout_peak(
         cache = RolloutCache(cache_layers(model), rows=total, columns=prompt_tokens + new_tokens)
         # what the engine notes of every token: the draw, the token, its log-probability
         notes = torch.empty(total, new_tokens, 20, dtype=torch.uint8)
+        prefilled = DynamicCache()
+        sample(_next_logits(model, prefilled, torch.zeros(prompts, prompt_tokens, dtype=torch.long)))
+        cache.admit(torch.arange(total), prefilled, group_size)
+        del prefilled
+        cache.set_lengths([prompt_tokens + new_tokens - 1] * total)
         with decoding_attention(model) if on_cpu else nullcontext():
-            sample(_next_logits(model, cache, torch.zeros(prompts, prompt_tokens, dtype=torch.long)))
-            cache.repeat_prompts(group_size)
-            for layer in cache.rollout_layers:
-                layer.length = prompt_tokens + new_tokens - 1
             sample(_next_logits(model, cache, torch.zeros(total, 1, dtype=torch.long)))
         del notes
         return memory.peak - standing
@@ -217,7 +219,7 @@ def on_ranks(one: Footprint, size: ModelSize, sharing: Sharing, ranks: int) -> F
     )
 
 
-def _next_logits(model: PreTrainedModel, cache: RolloutCache, ids: Tensor) -> Tensor:
+def _next_logits(model: PreTrainedModel, cache: Cache, ids: Tensor) -> Tensor:
     return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
 

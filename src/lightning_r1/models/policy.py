@@ -100,6 +100,13 @@ class Policy(nn.Module):
         )
         return predictions, input_ids[rows, predictors + 1]
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits ``[..., V]`` of hidden states ``[..., H]``, scaled and capped as the architecture does."""
+        logits = self.model.get_output_embeddings()(hidden)
+        if self.scale != 1:
+            logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """Last hidden states ``[N, L, H]`` of right-padded rows."""
         output = self.model.base_model(input_ids=input_ids, use_cache=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -94,18 +95,46 @@ def as_group(
     codec: Codec,
     rows: Sequence[tuple[Sequence[int], Sequence[float]]],
     version: int,
+    stop: Sequence[str] = (),
 ) -> Group:
-    """A group from the token ids and log-probabilities of its completions."""
-    return Group(
-        prompt,
-        tuple(
-            Completion(
-                token_ids=tuple(token_ids),
-                logprobs=tuple(logprobs),
-                finish_reason="stop" if token_ids and token_ids[-1] in codec.stop_ids else "length",
-                text=codec.completion_text(token_ids),
-                policy_version=version,
-            )
-            for token_ids, logprobs in rows
-        ),
+    """A group from the token ids and log-probabilities of its completions.
+
+    Args:
+        prompt: of the group.
+        codec: makes texts of the tokens.
+        rows: a pair for each completion, cut behind its first stop token.
+        version: ``global_step`` of the weights.
+        stop: texts that end a completion as well; a row may go on behind one, and is cut here.
+    """
+    return Group(prompt, tuple(_completion(codec, *row, version, stop) for row in rows))
+
+
+def _completion(
+    codec: Codec, token_ids: Sequence[int], logprobs: Sequence[float], version: int, stop: Sequence[str]
+) -> Completion:
+    end = stop_text_end(codec, token_ids, stop)
+    if end is not None:
+        token_ids, logprobs = token_ids[:end], logprobs[:end]
+    stopped = end is not None or (bool(token_ids) and token_ids[-1] in codec.stop_ids)
+    return Completion(
+        token_ids=tuple(token_ids),
+        logprobs=tuple(logprobs),
+        finish_reason="stop" if stopped else "length",
+        text=codec.completion_text(token_ids),
+        policy_version=version,
     )
+
+
+def stop_text_end(codec: Codec, token_ids: Sequence[int], stop: Sequence[str]) -> int | None:
+    """How many tokens there are up to the one that completes the first of some texts; None if none stands there."""
+    if not stop:
+        return None
+
+    def holds(tokens: int) -> bool:
+        written = codec.decode(token_ids[:tokens])
+        return any(text in written for text in stop)
+
+    if not holds(len(token_ids)):
+        return None
+    # more tokens never take a text away: the least number is found by halving
+    return bisect_left(range(len(token_ids)), True, key=holds)

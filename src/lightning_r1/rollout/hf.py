@@ -67,7 +67,7 @@ class HFEngine:
         output = generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=sampling.budget(prompt),
             eos_token_id=list(self.codec.stop_ids),
             pad_token_id=self.codec.pad_id,
             return_dict_in_generate=True,
@@ -84,7 +84,7 @@ class HFEngine:
             ends = [column for column, token in enumerate(tokens) if token in self.codec.stop_ids]
             length = ends[0] + 1 if ends else len(tokens)
             rows.append((tokens[:length], values[:length]))
-        return as_group(prompt, self.codec, rows, self.version)
+        return as_group(prompt, self.codec, rows, self.version, sampling.stop)
 
     def sync_weights(self, version: int) -> None:
         """Nothing to copy: the policy itself is sampled from."""

@@ -1,13 +1,14 @@
-"""The rollout's cache against one that grows by concatenation, written out here."""
+"""The rollout's cache against rows that grow by concatenation, written out here."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from helpers.models import FAMILIES, tiny_model
-from lightning_r1.models.cache import RolloutCache, RolloutCacheLayer, cache_layers
+from lightning_r1.models.cache import RolloutCache, cache_layers
 
 
 def states(rows: int, new: int, *, size: int = 4) -> Tensor:
@@ -18,87 +19,148 @@ def equal(first: Tensor, second: Tensor) -> None:
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_updates_are_appended() -> None:
-    cache = RolloutCache(layers=2, rows=3, columns=10)
-    expected = {0: torch.zeros(3, 2, 0, 4), 1: torch.zeros(3, 2, 0, 4)}
-    for new in (4, 1, 1, 3):
-        for layer in (0, 1):
-            keys = states(3, new)
-            expected[layer] = torch.cat([expected[layer], keys], dim=2)
-            seen_keys, seen_values = cache.update(keys, -keys, layer)
-            equal(seen_keys, expected[layer])
-            equal(seen_values, -expected[layer])
-    assert cache.get_seq_length() == 9
+def prefilled(layers: int, prompts: int, tokens: int, *, value_size: int = 4) -> DynamicCache:
+    cache = DynamicCache()
+    for layer in range(layers):
+        cache.update(states(prompts, tokens), states(prompts, tokens, size=value_size), layer)
+    return cache
 
 
-def test_prompts_are_repeated_for_their_groups_and_rows_leave() -> None:
-    cache = RolloutCache(layers=2, rows=6, columns=8)
-    prompts = [states(2, 3), states(2, 3)]
-    for layer in (0, 1):
-        cache.update(prompts[layer], 2 * prompts[layer], layer)
+class Grown:
+    """What a cache must hold: for each layer and row, keys and values ``[heads, tokens, size]``."""
 
-    cache.repeat_prompts(3)
-    written = [states(6, 1), states(6, 1)]
-    for layer in (0, 1):
-        keys, values = cache.update(written[layer], 2 * written[layer], layer)
-        grown = torch.cat([prompts[layer][[0, 0, 0, 1, 1, 1]], written[layer]], dim=2)
-        equal(keys, grown)
-        equal(values, 2 * grown)
+    def __init__(self, layers: int) -> None:
+        self.rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(layers)]
 
-    cache.keep_rows(torch.tensor([1, 3, 4]))
-    cache.keep_rows(torch.tensor([0, 2]))
-    more = [states(2, 1), states(2, 1)]
-    for layer in (0, 1):
-        keys, values = cache.update(more[layer], 2 * more[layer], layer)
-        kept = torch.cat([prompts[layer][[0, 1]], written[layer][[1, 4]], more[layer]], dim=2)
-        equal(keys, kept)
-        equal(values, 2 * kept)
-    assert cache.get_seq_length() == 5
+    def admit(self, rows: list[int], prompts: DynamicCache, lengths: list[int], group_size: int) -> None:
+        for of_layer, (keys, values, *_) in zip(self.rows, prompts, strict=True):
+            of_layer.extend([(torch.empty(0), torch.empty(0))] * (max(rows) + 1 - len(of_layer)))
+            for index, row in enumerate(rows):
+                prompt = index // group_size
+                of_layer[row] = keys[prompt, :, : lengths[prompt]], values[prompt, :, : lengths[prompt]]
+
+    def step(self, cache: RolloutCache) -> None:
+        """A random token to both; compare what every row sees."""
+        live = cache.live
+        counted = cache.counted()
+        for layer, of_layer in enumerate(self.rows):
+            keys, values = states(live, 1), states(live, 1)
+            seen_keys, seen_values = cache.update(keys, values, layer)
+            for row in range(live):
+                of_layer[row] = tuple(
+                    torch.cat([old, new[row]], dim=1) for old, new in zip(of_layer[row], (keys, values), strict=True)
+                )
+                mine = slice(None) if counted is None else counted[row]
+                equal(seen_keys[row][:, mine], of_layer[row][0])
+                equal(seen_values[row][:, mine], of_layer[row][1])
+        cache.advance()
+
+
+@pytest.mark.parametrize("fixed", [0, 4], ids=["free", "fixed"])
+@pytest.mark.parametrize("lengths", [[3, 3], [5, 2]], ids=["equal", "ragged"])
+def test_rows_come_grow_and_go(lengths: list[int], fixed: int) -> None:
+    cache, grown = RolloutCache(layers=2, rows=6, columns=12, fixed=fixed), Grown(2)
+    first = prefilled(2, 2, max(lengths))
+    cache.admit(torch.arange(6), first, 3)
+    grown.admit(list(range(6)), first, lengths, 3)
+    cache.set_lengths([length for length in lengths for _ in range(3)])
+    assert (cache.common is None) == (bool(fixed) or lengths[0] != lengths[1])
+    grown.step(cache)
+    grown.step(cache)
+
+    # another group takes two rows in the middle, its prompt of a length of its own
+    second = prefilled(2, 1, 4)
+    cache.admit(torch.tensor([1, 4]), second, 2)
+    grown.admit([1, 4], second, [4], 2)
+    now = [length + 2 for length in lengths for _ in range(3)]
+    now[1] = now[4] = 4
+    cache.set_lengths(now)
+    grown.step(cache)
+
+    # and some leave
+    keep = [0, 4, 5]
+    cache.keep_rows(torch.tensor(keep))
+    grown.rows = [[of_layer[row] for row in keep] for of_layer in grown.rows]
+    cache.set_lengths([now[row] + 1 for row in keep])
+    grown.step(cache)
+    assert cache.get_seq_length() + 1 >= max(now[row] for row in keep) + 2
+    assert cache.lengths[:3].tolist() == [now[row] + 2 for row in keep]
 
 
 def test_memory_is_taken_once_and_what_is_returned_is_a_view_of_it() -> None:
-    layer = RolloutCacheLayer(rows=4, columns=6)
-    layer.update(states(2, 2), states(2, 2))
+    cache = RolloutCache(layers=1, rows=4, columns=6)
+    layer = cache.rollout_layers[0]
+    cache.admit(torch.arange(4), prefilled(1, 2, 2), 2)
     where = layer.keys.data_ptr()
-    layer.repeat_prompts(2)
+    cache.set_lengths([2] * 4)
     keys, _ = layer.update(states(4, 1), states(4, 1))
-    layer.keep_rows(torch.tensor([3]))
+    cache.advance()
+    cache.keep_rows(torch.tensor([3]))
+    cache.set_lengths([3])
     keys_later, values_later = layer.update(states(1, 1), states(1, 1))
     assert layer.keys.data_ptr() == keys.data_ptr() == keys_later.data_ptr() == where
     assert values_later.data_ptr() == layer.values.data_ptr()
     assert layer.keys.shape == (4, 2, 6, 4)
 
 
+def test_what_was_never_written_cannot_spoil_a_product() -> None:
+    cache = RolloutCache(layers=1, rows=64, columns=200)
+    cache.admit(torch.arange(2), prefilled(1, 2, 3), 1)
+    # a weight of 0 times a value that is not a number would be one
+    # and latent attention makes values of both
+    assert cache.rollout_layers[0].values.isfinite().all()
+    assert cache.rollout_layers[0].keys.isfinite().all()
+
+
+def test_a_fixed_cache_shows_whole_blocks() -> None:
+    cache = RolloutCache(layers=1, rows=3, columns=9, fixed=4)
+    assert cache.columns == 12
+    cache.admit(torch.arange(3), prefilled(1, 3, 3), 1)
+    cache.set_lengths([3, 1, 2])
+    seen = []
+    for _ in range(6):
+        keys, _ = cache.update(states(3, 1), states(3, 1), 0)
+        counted = cache.counted()
+        assert counted is not None
+        assert counted.shape == (3, keys.shape[2])
+        seen.append(keys.shape[2])
+        cache.advance()
+    assert seen == [4, 8, 8, 8, 8, 12]
+
+
 def test_keys_and_values_may_differ_in_size() -> None:
-    layer = RolloutCacheLayer(rows=2, columns=3)
-    keys, values = layer.update(states(2, 2, size=12), states(2, 2, size=6))
-    assert keys.shape == (2, 2, 2, 12)
-    assert values.shape == (2, 2, 2, 6)
+    cache = RolloutCache(layers=1, rows=2, columns=3)
+    cache.admit(torch.arange(2), prefilled(1, 2, 2, value_size=6), 1)
+    cache.set_lengths([2, 2])
+    keys, values = cache.update(states(2, 1), states(2, 1, size=6), 0)
+    assert keys.shape == (2, 2, 3, 4)
+    assert values.shape == (2, 2, 3, 6)
 
 
 def test_sizes_for_the_mask() -> None:
-    layer = RolloutCacheLayer(rows=2, columns=9)
-    assert layer.get_mask_sizes(4) == (4, 0)
-    layer.update(states(2, 4), states(2, 4))
-    assert layer.get_mask_sizes(1) == (5, 0)
-    assert layer.get_max_length() == 9
+    cache = RolloutCache(layers=1, rows=2, columns=9)
+    assert cache.get_mask_sizes(1, 0) == (1, 0)
+    cache.set_lengths([4, 3])
+    assert cache.get_mask_sizes(1, 0) == (5, 0)
+    assert cache.get_seq_length() == 4
+    assert cache.rollout_layers[0].get_max_length() == 9
+    assert cache.counted().tolist() == [[True] * 5, [True] * 4 + [False]]  # type: ignore[union-attr]
 
 
 def test_more_than_was_allocated_is_an_error() -> None:
-    for new in (1, 2):
-        layer = RolloutCacheLayer(rows=2, columns=3)
-        layer.update(states(2, 3), states(2, 3))
-        with pytest.raises((IndexError, RuntimeError, ValueError)):
-            layer.update(states(2, new), states(2, new))
+    cache = RolloutCache(layers=1, rows=2, columns=3)
+    cache.admit(torch.arange(2), prefilled(1, 2, 3), 1)
+    cache.set_lengths([3, 3])
+    with pytest.raises(IndexError, match="holds 3 tokens a row; 4 were written"):
+        cache.update(states(2, 1), states(2, 1), 0)
 
 
 def test_reset_forgets_the_tokens() -> None:
     cache = RolloutCache(layers=1, rows=2, columns=4)
-    cache.update(states(2, 3), states(2, 3), 0)
+    cache.set_lengths([3, 3])
     cache.reset()
     assert cache.get_seq_length() == 0
-    keys = states(2, 2)
-    equal(cache.update(keys, keys, 0)[0], keys)
+    assert cache.live == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

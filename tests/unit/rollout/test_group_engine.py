@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,9 +31,9 @@ def tokens_of(groups: Sequence[Group]) -> list[list[tuple[int, ...]]]:
 
 
 def watch_forwards(policy: Policy) -> list[tuple[int, int]]:
-    """The shape of ``input_ids`` of every forward from now on."""
+    """The shape of ``input_ids`` of every forward from now on; a model that is watched is never decoded lean."""
     shapes: list[tuple[int, int]] = []
-    policy.model.register_forward_pre_hook(
+    policy.model.base_model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     return shapes
@@ -108,6 +109,90 @@ def test_tokens_do_not_depend_on_the_batch(family: str, stopping: Codec) -> None
     assert tokens_of(other_seeds) != together
 
 
+@pytest.mark.parametrize("family", ["qwen2", "mistral_window", "falcon"])
+def test_tokens_do_not_depend_on_when_the_engine_asks_who_has_finished(family: str, stopping: Codec) -> None:
+    policy = falcon_policy() if family == "falcon" else tiny_policy(family)
+    prompts, seeds = prompts_of_lengths(stopping, [4, 12, 7, 7, 5]), [5, 6, 7, 8, 9]
+    sampling = replace(SAMPLING, max_new_tokens=30)
+    every_step = GroupEngine(policy, stopping, check_every=1).generate(prompts, sampling, seeds=seeds)
+    for check_every, max_rows in ((4, 8), (7, 512), (100, 8)):
+        seldom = GroupEngine(policy, stopping, check_every=check_every, max_rows=max_rows)
+        assert tokens_of(seldom.generate(prompts, sampling, seeds=seeds)) == tokens_of(every_step)
+
+
+def falcon_policy() -> Policy:
+    """An architecture that keeps its own attention, so that its rows have to be equally long."""
+    fields = {"vocab_size": 136, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model("falcon", **fields, initializer_range=0.2)
+    return Policy(AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")).eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("max_rows", [8, 512])
+def test_every_prompt_has_its_budget(family: str, max_rows: int, codec: Codec) -> None:
+    policy, seeds = tiny_policy(family), [1, 2, 3, 4]
+    prompts = prompts_of_lengths(codec, [9, 4, 9, 6])
+    budgets = [1, 16, 5, None]
+    whole = GroupEngine(policy, codec).generate(prompts, SAMPLING, seeds=seeds)
+    limited = [replace(prompt, token_budget=budget) for prompt, budget in zip(prompts, budgets, strict=True)]
+
+    groups = GroupEngine(policy, codec, max_rows=max_rows).generate(limited, SAMPLING, seeds=seeds)
+
+    # a budget cuts a completion and changes nothing in front of the cut
+    for all_tokens, tokens, budget in zip(tokens_of(whole), tokens_of(groups), budgets, strict=True):
+        assert tokens == [ids[:budget] for ids in all_tokens]
+    assert {one.finish_reason for one in groups[0].completions} <= {"length", "stop"}
+    assert [group.prompt for group in groups] == limited
+
+
+@pytest.mark.parametrize("check_every", [1, 5])
+@pytest.mark.parametrize("max_rows", [8, 512])
+def test_stop_texts_end_completions(check_every: int, max_rows: int, codec: Codec) -> None:
+    policy, seeds = tiny_policy(), list(range(6))
+    prompts = prompts_of_lengths(codec, [9, 4, 9, 6, 6, 5])
+    sampling = Sampling(group_size=4, max_new_tokens=60)
+    whole = GroupEngine(policy, codec).generate(prompts, sampling, seeds=seeds)
+    texts = [codec.decode(one.token_ids) for group in whole for one in group.completions]
+    # two characters that different tokens write, and one token of many characters
+    stop = (texts[0][21:23], "<think>")
+    watched = watch_forwards(policy)
+
+    groups = GroupEngine(policy, codec, max_rows=max_rows, check_every=check_every).generate(
+        prompts, replace(sampling, stop=stop), seeds=seeds
+    )
+
+    reasons = set()
+    for group, free in zip(groups, whole, strict=True):
+        for completion, all_of_it in zip(group.completions, free.completions, strict=True):
+            expected = naive_stop(codec, all_of_it.token_ids, stop)
+            assert completion.token_ids == all_of_it.token_ids[:expected]
+            assert len(completion.logprobs) == len(completion.token_ids)
+            met = any(text in codec.decode(completion.token_ids) for text in stop)
+            assert completion.finish_reason == ("stop" if met else all_of_it.finish_reason)
+            reasons.add(completion.finish_reason)
+    assert reasons == {"stop", "length"} or len(watched) < 60
+    assert len(tokens_of(groups)[0][0]) < len(tokens_of(whole)[0][0])
+
+
+def naive_stop(codec: Codec, token_ids: Sequence[int], stop: Sequence[str]) -> int:
+    """Tokens up to the one that completes a text, one by one."""
+    for end in range(1, len(token_ids) + 1):
+        if any(text in codec.decode(token_ids[:end]) for text in stop):
+            return end
+    return len(token_ids)
+
+
+def test_rows_that_met_a_stop_text_are_not_decoded_to_the_limit(codec: Codec) -> None:
+    policy = tiny_policy()
+    prompts = prompts_of_lengths(codec, [6])
+    sampling = Sampling(group_size=1, max_new_tokens=64)
+    text = codec.decode(GroupEngine(policy, codec).generate(prompts, sampling, seeds=[1])[0].completions[0].token_ids)
+    watched = watch_forwards(policy)
+    group = GroupEngine(policy, codec).generate(prompts, replace(sampling, stop=(text[5:8],)), seeds=[1])[0]
+    assert len(watched) <= len(group.completions[0].token_ids) + 8
+    assert len(watched) < 40
+
+
 def test_completions_of_a_group_differ(stopping: Codec) -> None:
     engine = GroupEngine(tiny_policy(), stopping)
     group = engine.generate(prompts_of_lengths(stopping, [6]), SAMPLING, seeds=[1])[0]
@@ -118,27 +203,39 @@ def test_completions_of_a_group_differ(stopping: Codec) -> None:
 def test_a_prompt_is_prefilled_once(lengths: tuple[int, ...], codec: Codec) -> None:
     policy = tiny_policy()
     shapes = watch_forwards(policy)
-    columns_of_logits: set[int] = set()
-    policy.model.register_forward_hook(lambda module, args, output: columns_of_logits.add(output.logits.shape[1]))
+    logits: list[int] = []
+    head = policy.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: logits.append(output[..., 0].numel()))
 
     GroupEngine(policy, codec).generate(prompts_of_lengths(codec, lengths), SAMPLING, seeds=[1, 2, 3])
 
     prefills, steps = shapes[:1], shapes[1:]
     assert prefills == [(3, max(lengths))]
     assert {columns for _, columns in steps} == {1}
-    assert columns_of_logits == {1}, "of a prompt only the last token's logits are needed"
+    assert logits[0] == 3, "of a prompt only the last token's logits are needed"
+    assert logits[1:] == [rows for rows, _ in steps]
 
 
-def test_max_rows_cuts_a_rollout_into_whole_groups(codec: Codec) -> None:
+def test_a_rollout_goes_through_max_rows_by_whole_groups(stopping: Codec) -> None:
     policy = tiny_policy()
     shapes = watch_forwards(policy)
+    told: list[int] = []
 
-    engine = GroupEngine(policy, codec, max_rows=11)
-    engine.generate(prompts_of_lengths(codec, [9, 4, 9, 4, 6]), SAMPLING, seeds=range(5))
+    engine = GroupEngine(policy, stopping, max_rows=11)
+    engine.generate(
+        prompts_of_lengths(stopping, [9, 4, 9, 4, 6]),
+        Sampling(group_size=4, max_new_tokens=60),
+        seeds=range(5),
+        finished=lambda place, group: told.append(len(shapes)),
+    )
 
-    # two groups of four a batch, the shortest prompts first: less padding
-    assert [shape for shape in shapes if shape[1] > 1] == [(2, 4), (2, 9), (1, 9)]
+    # two groups of four at first, the shortest prompts: less padding. The others when a whole group's rows are idle
+    prefills = [shape for shape in shapes if shape[1] > 1]
+    assert prefills[0] == (2, 4)
+    assert sum(prompts for prompts, _ in prefills) == 5
+    assert len(prefills) > 2, "a group begins while others are being written"
     assert max(rows for rows, _ in shapes) == 8
+    assert told[0] < len(shapes) * 2 / 3, "a group is given away long before the last one is whole"
 
 
 def test_finished_rows_leave_the_batch(stopping: Codec) -> None:
@@ -252,7 +349,10 @@ def test_progress_counts_completions(codec: Codec) -> None:
     engine.generate(
         prompts_of_lengths(codec, [5, 5, 5]), SAMPLING, seeds=[1, 2, 3], progress=lambda *numbers: told.append(numbers)
     )
-    assert told == [(8, 12), (12, 12)]
+    done = [one for one, _ in told]
+    assert done == sorted(done)
+    assert told[-1] == (12, 12)
+    assert len(told) > 1
 
 
 def test_no_prompts_no_groups(codec: Codec) -> None:
