@@ -49,8 +49,8 @@ BROKEN = {
     ),
     "programs_have_a_grader": (["data=codeforces"], "data: .* no reward runs them; choose reward=rules_and_code"),
     "another_programs_samples_are_corrected": (
-        ["rollout=vllm_server", "rollout.base_url=http://host:8000"],
-        r"algo.sampler_correction=none: rollout._target_=.*VLLMServerEngine is another program.*sampler_correction=tru",
+        ["rollout=vllm"],
+        r"algo.sampler_correction=none: rollout._target_=.*VLLMEngine is another program.*sampler_correction=tru",
     ),
     "engines_options_are_in_range": (
         ["rollout=vllm_server", "algo.sampler_correction=mask", "rollout.base_url=host:8000"],

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from lightning_r1.rollout.engine import EngineError
 
 T = TypeVar("T")
+
+
+def as_answered(jobs: Sequence[Callable[[], T]], at_once: int) -> Iterator[tuple[int, T]]:
+    """Places and results of jobs, each as soon as it is done, ``at_once`` at a time.
+
+    The first error ends it: what is not begun never is, and what is under way is left behind.
+    """
+    left, done = SimpleQueue[int](), SimpleQueue[tuple[int, Any, BaseException | None]]()
+    over = threading.Event()
+    for place in range(len(jobs)):
+        left.put(place)
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                place = left.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((place, jobs[place](), None))
+            except BaseException as error:
+                done.put((place, None, error))
+
+    try:
+        for _ in range(min(at_once, len(jobs))):
+            # a daemon: what never returns must not keep the process from ending
+            threading.Thread(target=work, daemon=True).start()
+        for _ in jobs:
+            place, result, error = done.get()
+            if error is not None:
+                raise error
+            yield place, result
+    finally:
+        over.set()
 
 
 class InTime:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.correction import updates_of_last_rollout
 from helpers.engine import CopyEngine
 from helpers.models import tiny_policy
 from helpers.prompts import prompts_of_lengths
@@ -100,15 +101,20 @@ def test_an_exact_engine_or_no_tolerance_is_not_probed(tmp_path: Path) -> None:
 def test_a_stale_engine_that_is_not_probed_shows_in_the_gap_and_is_weighed(tmp_path: Path) -> None:
     """What the probe guards against: log-probabilities of old weights; the correction's weights are their ratio."""
     base = random_base(tmp_path / "base")
-    gaps = {}
+    gaps, updates = {}, {}
     for stale_from in (0, 2):
         run = build(
             quick_rl(tmp_path, base, *COPY, f"+rollout.stale_from={stale_from}", "+rollout.parity_tolerance=null")
         )
         run.trainer.fit(run.module, run.datamodule)
         gaps[stale_from] = run.module.latest["policy/logprob_gap"]
+        updates[stale_from] = updates_of_last_rollout(run.module)
     assert gaps[0] < 1e-5
     assert gaps[2] > 1e-3
+    stale = updates[2]
+    assert max(abs(weight - 1) for weight in stale.weights) > 1e-2
+    torch.testing.assert_close(stale.corrected, stale.by_formula, rtol=1e-4, atol=1e-7)
+    assert (stale.corrected - stale.without).norm() > 1e-3 * stale.without.norm()
 
 
 def test_the_gap_of_groups_ignores_padding(codec: Codec) -> None:
