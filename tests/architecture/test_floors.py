@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "math_verify": {"rewards", "benchmarks"},
     "latex2sympy2_extended": {"rewards"},
     "sympy": {"rewards"},
+    "vllm": {"rollout"},
 }  # fmt: skip
 
 

@@ -26,11 +26,17 @@ SAID = {
     "data.sources.traces.path": "traces.jsonl",
     "data.sources.general.path": "general.jsonl",
     "trainer.max_steps": "10",
+    "rollout.base_url": "http://host:8000",
 }
 PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor")
 NOT_TRAIN = {"pipeline", "benchmark", "sample", "local", "hydra", "paths"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for
+# what else has to be said with it
+WITH = {
+    ("rollout", "vllm"): ["algo.sampler_correction=truncate"],
+    ("rollout", "vllm_server"): ["algo.sampler_correction=truncate"],
+}
 PHASE_OF = {
     ("trainer", "epochs"): "reasoning_rl",
     ("algo", "distill"): "distill_on_policy",
@@ -81,8 +87,10 @@ def test_every_choice_composes_binds_and_passes_the_rules(
 ) -> None:
     phase = [f"phase={PHASE_OF[group, choice]}"] if (group, choice) in PHASE_OF else []
     reward = ["reward=rules_and_code"] if (group, choice) in PROGRAMS else []
-    config = compose(f"{group}={choice}", *phase, *reward)
+    config = compose(f"{group}={choice}", *phase, *reward, *WITH.get((group, choice), []))
     check_signatures(config)
+    found = type("Spec", (), {"origin": "somewhere"})
+    monkeypatch.setattr("lightning_r1.config.engine_rules.importlib.util.find_spec", lambda name: found)
     if (group, choice) == ("trainer", "epochs"):  # for data that count epochs
         with pytest.raises(ConfigError, match="max_steps=-1"):
             check_rules(config)

@@ -48,6 +48,18 @@ BROKEN = {
         r"reward.routes.accuracy: 'maths' is no domain; choose from \['reasoning', 'helpful', 'harmless'\]",
     ),
     "programs_have_a_grader": (["data=codeforces"], "data: .* no reward runs them; choose reward=rules_and_code"),
+    "another_programs_samples_are_corrected": (
+        ["rollout=vllm"],
+        r"algo.sampler_correction=none: rollout._target_=.*VLLMEngine is another program.*sampler_correction=tru",
+    ),
+    "engines_options_are_in_range": (
+        ["rollout=vllm_server", "algo.sampler_correction=mask", "rollout.base_url=host:8000"],
+        r"rollout.base_url=host:8000: expected an address like http://host:8000",
+    ),
+    "an_engine_in_vllm_has_vllm": (
+        ["rollout=vllm", "algo.sampler_correction=truncate"],
+        r"rollout=vllm: vLLM is not installed; install it with pip install 'lightning-r1\[vllm\]', or choose rollout=g",
+    ),
     "rewards_of_length_end_where_sampling_does": (
         ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
         r"reward.rewards.overlong.max_tokens=1000: completions end at algo.sampling.max_new_tokens=32768; make them eq",
@@ -73,6 +85,13 @@ def test_a_good_config_passes() -> None:
     check_rules(config())
 
 
+@pytest.fixture
+def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is one."""
+    monkeypatch.setattr("lightning_r1.config.engine_rules.importlib.util.find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("no_vllm")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
     overrides, message = BROKEN[name]
@@ -139,3 +158,35 @@ def test_a_teacher_is_looked_for_as_a_model_is() -> None:
 def test_a_model_made_by_another_run_says_how(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match=r"make it first with: python recipes/pipeline.py"):
         check_rules(compose_config("train", ["experiment=mini_r1_zero", f"paths.output_dir={tmp_path}"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("gpu_memory_utilization", "1.5", "a share between 0 and 1"),
+        ("sleep_level", "3", "0, 1 or 2"),
+        ("timeout_s", "0", "> 0"),
+        ("parity_tolerance", "-1", "> 0"),
+        ("max_num_seqs", "0", "> 0"),
+    ],
+)
+def test_an_engines_options_have_ranges(key: str, value: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"rollout.{key}={value}.*: expected {expected}"):
+        check_rules(config("rollout=vllm", "algo.sampler_correction=mask", f"rollout.{key}={value}"))
+
+
+def test_an_engine_in_process_needs_no_correction_and_a_probe_may_be_off() -> None:
+    for engine in ("group", "hf", "continuous"):
+        check_rules(config(f"rollout={engine}"))
+    served = ["rollout=vllm_server", "rollout.base_url=https://host/inner", "algo.sampler_correction=mask"]
+    check_rules(config(*served, "rollout.parity_tolerance=null"))
+
+
+def test_a_folder_called_vllm_is_no_vllm(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vllm").mkdir()
+    found = type("Spec", (), {"origin": None})
+    monkeypatch.setattr("lightning_r1.config.engine_rules.importlib.util.find_spec", lambda name: found)
+    with pytest.raises(ConfigError, match="vLLM is not installed"):
+        check_rules(config("rollout=vllm", "algo.sampler_correction=mask"))
+    found.origin = "/site-packages/vllm/__init__.py"
+    check_rules(config("rollout=vllm", "algo.sampler_correction=mask"))

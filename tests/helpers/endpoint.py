@@ -41,8 +41,11 @@ def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
     told = Endpoint(answer)
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
             with told.lock:
                 told.requests.append((self.path, dict(self.headers), body))
                 answered = told.answer(body)

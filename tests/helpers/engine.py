@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import Finished, Progress, as_group
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.types import Group, Prompt, Sampling
@@ -70,6 +72,38 @@ class ScriptedEngine:
     def wake(self) -> None:
         """Remembers that it is awake."""
         self.asleep = False
+
+
+class CopyEngine(GroupEngine):
+    """Samples from a copy of the policy, as another program does, and takes its weights at every sync.
+
+    Args:
+        policy: copied.
+        codec: template and tokenizer.
+        stale_from: the sync, counted from 1, from which on weights are no longer taken; 0 is never.
+        parity_tolerance: see :class:`.OtherProgram`.
+    """
+
+    exact = False
+
+    def __init__(
+        self, policy: Policy, codec: Codec, *, stale_from: int = 0, parity_tolerance: float | None = 1e-4
+    ) -> None:
+        super().__init__(copy.deepcopy(policy), codec)
+        self.trained, self.stale_from, self.parity_tolerance = policy, stale_from, parity_tolerance
+        self.syncs = 0
+        self.closed = False
+
+    def sync_weights(self, version: int) -> None:
+        """Copy, unless it is too late for that."""
+        super().sync_weights(version)
+        self.syncs += 1
+        if not self.stale_from or self.syncs < self.stale_from:
+            self.policy.load_state_dict(self.trained.state_dict())
+
+    def close(self) -> None:
+        """Remembers that it was closed."""
+        self.closed = True
 
 
 class KilledEngine(GroupEngine):

@@ -61,9 +61,12 @@ class Run:
             suite.start()
 
     def close(self) -> None:
-        """Let go of the rewards' processes."""
+        """Let go of the rewards' processes, and of the engine's."""
         for suite in self.suites:
             suite.close()
+        end = getattr(getattr(self.module, "engine", None), "close", None)
+        if end is not None:
+            end()
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -13,10 +13,8 @@ from lightning_r1.config.build_policy import build_policy
 from lightning_r1.doctor.findings import Finding, NotChecked, check, failed, ok, warning
 from lightning_r1.doctor.memory import gib, memory_of_device
 from lightning_r1.doctor.patient import Patient
-from lightning_r1.experience.batching import Sequences, pad
-from lightning_r1.models.codec import Codec
+from lightning_r1.experience.parity import logprob_gap
 from lightning_r1.models.memory_estimate import model_size
-from lightning_r1.models.policy import Policy, evaluating
 from lightning_r1.rollout.engine import RolloutEngine, seed_for
 from lightning_r1.types import Completion, Group
 
@@ -57,24 +55,6 @@ def the_engine_samples_from_the_policy(patient: Patient) -> Iterator[Finding]:
         yield failed(f"{told}, more than {allowed:g}: the engine does not sample from this policy", "rollout=hf")
     else:
         yield warning(f"{told}", "algo.sampler_correction=truncate corrects such a mismatch")
-
-
-def logprob_gap(policy: Policy, codec: Codec, groups: Sequence[Group], temperature: float) -> float:
-    """Mean absolute difference between the engine's log-probabilities and the policy's, in nats a token."""
-    rows = [(group.prompt, completion) for group in groups for completion in group.completions]
-    batch = pad(
-        Sequences(
-            [torch.tensor(prompt.token_ids) for prompt, _ in rows],
-            [torch.tensor(completion.token_ids) for _, completion in rows],
-            torch.zeros(len(rows)),
-            [torch.tensor(completion.logprobs) for _, completion in rows],
-        ),
-        codec.pad_id,
-    ).to(policy.model.device)
-    with evaluating(policy):
-        scores = policy(batch.input_ids, batch.prompt_lengths, batch.completion_mask, temperature=temperature)
-    assert batch.rollout_logprobs is not None
-    return float((scores.logprobs - batch.rollout_logprobs)[batch.completion_mask].abs().mean())
 
 
 def _rollout(patient: Patient, engine: RolloutEngine) -> tuple[list[Group], float]:

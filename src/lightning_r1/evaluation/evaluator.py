@@ -16,7 +16,7 @@ from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.classes import CalculatedClasses
 from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import Progress, RolloutEngine, seed_for
+from lightning_r1.rollout.engine import EngineError, Progress, RolloutEngine, seed_for
 from lightning_r1.text.language import count_words, language_share, script_of
 from lightning_r1.text.reflection import count_reflections
 from lightning_r1.text.templates import Template
@@ -62,12 +62,15 @@ def evaluate(
 
     Raises:
         ValueError: for prompts that share an id, or an unknown language, before anything is sampled.
+        EngineError: on every rank, if an engine that is another program cannot go on.
         RewardError: on every rank, if the grader fails too often (``grader.stop_at``).
     """
     check_prompts(prompts)
     mine = [prompts[index] for index in range(rank(), len(prompts), world_size())]
     graded = together(
-        lambda: sample(engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress), RewardError
+        lambda: sample(engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress),
+        RewardError,
+        EngineError,
     )
     by_id: dict[str, list[Sample]] = {prompt.id: [] for prompt in prompts}
     for one in (one for part in all_gather(graded) for one in part):

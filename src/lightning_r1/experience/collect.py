@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ from lightning_r1.parallel.collectives import all_gather, all_max, rank, togethe
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import Progress, RolloutEngine
+from lightning_r1.rollout.engine import EngineError, Progress, RolloutEngine
 from lightning_r1.types import Prompt, Sampling, ScoredGroup
 
 DeadGroups = Literal["keep", "drop", "refill"]
@@ -119,6 +120,7 @@ def collect(
         progress: told how far sampling is.
 
     Raises:
+        EngineError: on every rank, if an engine that is another program cannot go on.
         RewardError: on every rank, if a reward cannot be asked or fails too often (``rewards.stop_at``).
     """
     scored: list[ScoredGroup] = []
@@ -130,7 +132,8 @@ def collect(
         prompts, seeds = draw(refill)
         started = time.perf_counter()
         open_scoring = rewards.open()
-        engine.generate(prompts, sampling, seeds=seeds, progress=progress, finished=open_scoring.add)
+        sampling_of_rank = partial(engine.generate, prompts, sampling, seeds=seeds)
+        together(partial(sampling_of_rank, progress=progress, finished=open_scoring.add), EngineError)
         generated = time.perf_counter()
         fresh_scored = together(open_scoring.result, RewardError)
         scoring += time.perf_counter() - generated

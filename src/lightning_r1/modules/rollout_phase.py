@@ -16,6 +16,7 @@ from lightning_r1.experience.batching import MicroBatch, Sequences, micro_batche
 from lightning_r1.experience.buffer import ExperienceBuffer
 from lightning_r1.experience.collect import Credit, Rollout, collect
 from lightning_r1.experience.metrics import rollout_metrics
+from lightning_r1.experience.parity import parity_gap
 from lightning_r1.functional import minibatch_denominator
 from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.policy import Policy
@@ -117,6 +118,7 @@ class RolloutPhase(Phase[Policy]):
         plan = self.rollout_plan
         self.engine.wake()
         self.engine.sync_weights(self.global_step)
+        parity = self._parity()
         self.rewards.to(self.device)
         rollout = collect(
             self._draw,
@@ -142,11 +144,24 @@ class RolloutPhase(Phase[Policy]):
         return (
             rollout_metrics(rollout, self.codec)
             | watched
+            | parity
             | {
                 "progress/rollouts": float(self.rollouts),
                 "progress/epoch": self.stream.epoch(self.drawn),
             }
         )
+
+    def _parity(self) -> dict[str, float]:
+        """Whether an engine that is another program has the policy's weights; raises if it has not."""
+        tolerance = None if self.engine.exact else getattr(self.engine, "parity_tolerance", None)
+        if tolerance is None:
+            return {}
+        prompts, seeds = self._draw(0)
+        temperature = self.rollout_plan.sampling.temperature
+        gap = parity_gap(
+            self.engine, self.policy, self.codec, prompts, seeds=seeds, temperature=temperature, tolerance=tolerance
+        )
+        return {"rollout/parity_gap": gap}
 
     def completed(self, sequences: Sequences) -> Sequences:
         """A rollout's rows with whatever else their loss needs; here, as they are."""

@@ -41,8 +41,8 @@ def all_gather(value: T) -> list[T]:
     return gathered  # type: ignore[return-value]
 
 
-def together(work: Callable[[], T], error: type[Exception]) -> T:
-    """``work()`` of every rank; where it raises ``error`` on one, all raise it in its words.
+def together(work: Callable[[], T], *errors: type[Exception]) -> T:
+    """``work()`` of every rank; where it raises one of ``errors`` on one, all raise it in its words.
 
     ``work`` itself must not talk to other ranks behind the place where it may raise.
     """
@@ -50,13 +50,14 @@ def together(work: Callable[[], T], error: type[Exception]) -> T:
     raised: Exception | None = None
     try:
         result = work()
-    except error as caught:
+    except errors as caught:
         raised = caught
-    failures = [message for message in all_gather(None if raised is None else str(raised)) if message is not None]
+    kind = next((place for place, error in enumerate(errors) if isinstance(raised, error)), -1)
+    failures = [told for told in all_gather((kind, str(raised))) if told[0] >= 0]
     if raised is not None:
         raise raised
-    if failures:
-        raise error(failures[0])
+    for place, message in failures[:1]:
+        raise errors[place](message)
     return cast(T, result)
 
 

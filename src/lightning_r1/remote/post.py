@@ -39,14 +39,17 @@ class Post:
         self.most_bytes = most_bytes
         self._opener = urllib.request.build_opener(_NoRedirect(), _Http(), _Https())
 
-    def send(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Reply:
+    def send(
+        self, url: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float, method: str = "POST"
+    ) -> Reply:
         """Send and read.
 
         Args:
             url: where to.
-            body: sent as it is.
+            body: sent as it is, if there is one.
             headers: besides the usual.
             timeout_s: of all of it. A socket's own timeout begins anew with every byte.
+            method: of the request.
 
         Raises:
             TimeoutError: if the reply was not whole in time.
@@ -54,7 +57,7 @@ class Post:
             HTTPException: if what comes is not HTTP, or is cut short.
             ReplyTooLong: for a body of more than ``most_bytes``.
         """
-        request = urllib.request.Request(url, data=body, headers=dict(headers), method="POST")
+        request = urllib.request.Request(url, data=body, headers=dict(headers), method=method)
         with _wall_clock(request, timeout_s):
             try:
                 with self._opener.open(request, timeout=timeout_s) as response:

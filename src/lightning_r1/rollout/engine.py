@@ -26,6 +26,10 @@ Finished = Callable[[int, Group], None]
 """Called with a prompt's place and its group, as soon as the group is whole."""
 
 
+class EngineError(RuntimeError):
+    """An engine that cannot go on; the message says where, for how long, and what to do, in one line."""
+
+
 class RolloutEngine(Protocol):
     """Samples from the policy's current weights."""
 
@@ -66,6 +70,17 @@ class RolloutEngine(Protocol):
 
     def wake(self) -> None:
         """Take it again."""
+        ...
+
+
+class OtherProgram(RolloutEngine, Protocol):
+    """An engine whose weights are copies, in another program: ``exact`` is False."""
+
+    parity_tolerance: float | None
+    """How far its log-probabilities may be from the policy's after a sync, in nats a token; None never looks."""
+
+    def close(self) -> None:
+        """End what was started, if anything was."""
         ...
 
 

@@ -1,0 +1,94 @@
+"""A model's weights on their way to another program: by their checkpoint names, bucket by bucket.
+
+Nothing is copied whole: a bucket is a few tensors, made from the live ones when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_ALIGNED = 16
+"""Bytes; every tensor of a bucket begins at a multiple, so that it can be read where it lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Tensors behind one another: names, types and shapes of all, and their bytes."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[list[int]]
+    data: bytes
+
+
+def live_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Names as in a checkpoint, and whole tensors; tied ones once, under their first name.
+
+    Parameters are cast to ``dtype``. Buffers are not: where a model keeps numbers in one, it needs them as they
+    are. Sharded tensors are made whole one at a time, which is collective: every rank has to go through them.
+    """
+    seen: set[int] = set()
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        whole = whole.detach()
+        yield name, whole.to(dtype) if name in parameters and whole.is_floating_point() else whole
+
+
+def buckets(weights: Iterator[tuple[str, Tensor]], most_bytes: int) -> Iterator[Bucket]:
+    """Pack tensors into buckets of at most ``most_bytes``, or of one tensor that is larger."""
+    held: list[tuple[str, Tensor]] = []
+    size = 0
+    for name, tensor in weights:
+        needed = _room(tensor)
+        if held and size + needed > most_bytes:
+            yield _packed(held)
+            held, size = [], 0
+        held.append((name, tensor))
+        size += needed
+    if held:
+        yield _packed(held)
+
+
+def unpacked(bucket: Bucket) -> list[tuple[str, Tensor]]:
+    """What :func:`buckets` packed, as views of one copy of the bytes.
+
+    Raises:
+        ValueError: if the bytes are not as many as the shapes need.
+    """
+    everything = torch.frombuffer(bytearray(bucket.data), dtype=torch.uint8)
+    tensors, at = [], 0
+    for name, dtype_name, shape in zip(bucket.names, bucket.dtypes, bucket.shapes, strict=True):
+        dtype: torch.dtype = getattr(torch, dtype_name)
+        size = torch.Size(shape).numel() * dtype.itemsize
+        tensors.append((name, everything[at : at + size].view(dtype).view(shape)))
+        at += -(-size // _ALIGNED) * _ALIGNED
+    if at != everything.numel():
+        raise ValueError(f"a bucket of {everything.numel()} bytes came where {at} were announced")
+    return tensors
+
+
+def _room(tensor: Tensor) -> int:
+    return -(-tensor.numel() * tensor.element_size() // _ALIGNED) * _ALIGNED
+
+
+def _packed(held: list[tuple[str, Tensor]]) -> Bucket:
+    data = torch.zeros(sum(_room(tensor) for _, tensor in held), dtype=torch.uint8)
+    at = 0
+    for _, tensor in held:
+        flat = tensor.reshape(-1).contiguous().view(torch.uint8)
+        data[at : at + flat.numel()] = flat
+        at += _room(tensor)
+    return Bucket(
+        [name for name, _ in held],
+        [str(tensor.dtype).removeprefix("torch.") for _, tensor in held],
+        [list(tensor.shape) for _, tensor in held],
+        data.numpy().tobytes(),
+    )
