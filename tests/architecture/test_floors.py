@@ -45,6 +45,7 @@ THIRD_PARTY = {
     "lightning": {"data", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
     "tokenizers": {"models", "benchmarks"},
+    "flash_attn": {"models"},
     "safetensors": {"data"},
     "hydra": {"config"},
     "omegaconf": {"config"},

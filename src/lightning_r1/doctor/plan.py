@@ -64,7 +64,7 @@ def _minibatches(patient: Patient) -> Iterator[Finding]:
         told += f", {epochs(patient.steps):.2f} passes over the data"
     if isinstance(module, Supervised):
         first = module.sequences(0)
-        batches = micro_batches(first, module.micro_batch_tokens, patient.codec.pad_id)
+        batches = micro_batches(first, module.micro_batch_tokens, patient.codec.pad_id, module.layouts)
         told += (
             f"; the first step has {sum(first.lengths()):,} tokens in "
             f"{counted(len(batches), 'micro-batch', 'micro-batches')} (one rank)"

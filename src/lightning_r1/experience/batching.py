@@ -1,14 +1,20 @@
-"""From ragged sequences to padded micro-batches within a budget of tokens."""
+"""From ragged sequences to micro-batches within a budget of tokens: padded, packed, or with shared prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lightning_r1.models.layout import Layout, pack
 from lightning_r1.models.token_budget import split_by_tokens
+
+Choice = Literal["auto", "on", "off"]
+# sharing pays where it leaves at most this share of the tokens that padded rows would have; see benchmark=update
+_WORTH_SHARING = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class MicroBatch:
     """``[N, T]``, as the next two."""
     old_logprobs: Tensor | None = None
     ref_logprobs: Tensor | None = None
+    layout: Layout | None = None
+    """Of the rows without padding; without it, they are computed as they stand."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """On another device."""
@@ -78,7 +86,26 @@ class MicroBatch:
         return replace(self, completion_mask=torch.zeros_like(self.completion_mask))
 
 
-def pad(sequences: Sequences, pad_id: int) -> MicroBatch:
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """How rows become micro-batches; the results are the same."""
+
+    packed: bool = False
+    """Without padding; else rows are padded, those of like length together."""
+    shared_prefix: Choice = "off"
+    """Rows with the same prompt compute it once in each micro-batch; auto is where that pays."""
+
+    def shares(self, sequences: Sequences, prompts: Sequence[int]) -> bool:
+        """Whether these rows share their prompts; a function of their lengths, so that it is the same on resuming."""
+        if self.shared_prefix != "auto":
+            return self.shared_prefix == "on"
+        lengths = {prompt: len(ids) for prompt, ids in zip(prompts, sequences.prompt_ids, strict=True)}
+        total = sum(sequences.lengths())
+        shared = total - sum(map(len, sequences.prompt_ids)) + sum(lengths.values())
+        return shared <= _WORTH_SHARING * total
+
+
+def pad(sequences: Sequences, pad_id: int, layout: Layout | None = None) -> MicroBatch:
     """Pad all rows to the longest of them."""
     rows = [torch.cat(parts) for parts in zip(sequences.prompt_ids, sequences.completion_ids, strict=True)]
     ones = [torch.ones(len(ids), dtype=torch.bool) for ids in sequences.completion_ids]
@@ -94,6 +121,7 @@ def pad(sequences: Sequences, pad_id: int) -> MicroBatch:
         rollout_logprobs=stack(sequences.rollout_logprobs),
         old_logprobs=stack(sequences.old_logprobs),
         ref_logprobs=stack(sequences.ref_logprobs),
+        layout=layout,
     )
 
 
@@ -111,11 +139,68 @@ def blank(pad_id: int) -> MicroBatch:
     )
 
 
-def micro_batches(sequences: Sequences, budget: int, pad_id: int) -> list[MicroBatch]:
+def micro_batches(sequences: Sequences, budget: int, pad_id: int, layouts: Layouts | None = None) -> list[MicroBatch]:
     """A minibatch within a budget of tokens a forward; never empty, see :meth:`.Phase.update`."""
     if not len(sequences):
         return [blank(pad_id)]
-    return [pad(sequences.select(rows), pad_id) for rows in split_by_tokens(sequences.lengths(), budget)]
+    return [batch for _, batch in placed_micro_batches(sequences, budget, pad_id, layouts)]
+
+
+def placed_micro_batches(
+    sequences: Sequences, budget: int, pad_id: int, layouts: Layouts | None = None
+) -> list[tuple[list[int], MicroBatch]]:
+    """Micro-batches, each with the places of its rows among the sequences.
+
+    Args:
+        sequences: of which each is in one micro-batch.
+        budget: tokens that a forward computes, padding included; a row longer than it stands alone.
+        pad_id: of padding.
+        layouts: padded by default.
+    """
+    layouts = layouts or Layouts()
+    prompts = _prompts(sequences) if layouts.shared_prefix != "off" else list(range(len(sequences)))
+    if layouts.shared_prefix != "off" and layouts.shares(sequences, prompts):
+        parts = _split_by_prompt(sequences, prompts, budget)
+    elif layouts.packed:
+        prompts = list(range(len(sequences)))
+        parts = _split_by_prompt(sequences, prompts, budget)
+    else:
+        parts = split_by_tokens(sequences.lengths(), budget)
+        return [(rows, pad(sequences.select(rows), pad_id)) for rows in parts]
+    batches = []
+    for rows in parts:
+        chosen = sequences.select(rows)
+        of_prompts, of_completions = (list(map(len, ids)) for ids in (chosen.prompt_ids, chosen.completion_ids))
+        layout = pack(of_prompts, of_completions, [prompts[row] for row in rows])
+        batches.append((rows, pad(chosen, pad_id, layout)))
+    return batches
+
+
+def _prompts(sequences: Sequences) -> list[int]:
+    """A number for each row, the same for rows with equal prompts."""
+    known: dict[bytes, int] = {}
+    return [known.setdefault(ids.numpy().tobytes(), len(known)) for ids in sequences.prompt_ids]
+
+
+def _split_by_prompt(sequences: Sequences, prompts: Sequence[int], budget: int) -> list[list[int]]:
+    """Rows of a prompt together, long prompts' first; a prompt counts once in each part."""
+    groups: dict[int, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(row)
+    lengths = sequences.lengths()
+    parts: list[list[int]] = []
+    room = 0
+    # longest first, as in split_by_tokens
+    for group in sorted(groups.values(), key=lambda group: -max(lengths[row] for row in group)):
+        here = False  # whether the prompt is in the last part
+        for row in sorted(group, key=lambda row: -lengths[row]):
+            needed = len(sequences.completion_ids[row]) if here else lengths[row]
+            if not parts or needed > room:
+                parts.append([])
+                room, needed = budget, lengths[row]
+            parts[-1].append(row)
+            room, here = room - needed, True
+    return parts
 
 
 def _pad(rows: list[Tensor], value: float) -> Tensor:

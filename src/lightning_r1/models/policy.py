@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_r1.functional import Predictions, selected_logprobs
+from lightning_r1.models.layout import Layout
+from lightning_r1.models.packed import packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Policy(nn.Module):
         *,
         temperature: float = 1.0,
         with_hits: bool = False,
+        layout: Layout | None = None,
     ) -> TokenScores:
         """Score the completion tokens of N rows.
 
@@ -59,11 +62,12 @@ class Policy(nn.Module):
             completion_mask: ``[N, T]`` bool; column t is the t-th token after the prompt.
             temperature: of the distribution that is scored.
             with_hits: also tell which tokens are the most likely ones.
+            layout: of the rows without padding, see :mod:`lightning_r1.models.layout`; the scores are the same.
 
         Returns:
             Scores ``[N, T]`` in float32. The output head runs on counted tokens only.
         """
-        predictions, targets = self.predict(input_ids, prompt_lengths, completion_mask)
+        predictions, targets = self.predict(input_ids, prompt_lengths, completion_mask, layout)
         hits = torch.zeros_like(targets, dtype=torch.bool) if with_hits else None
         logprobs, entropy = selected_logprobs(
             predictions.hidden, predictions.weight, targets, temperature=temperature, hits=hits, **predictions.options
@@ -74,25 +78,31 @@ class Policy(nn.Module):
             None if hits is None else spread(hits, completion_mask),
         )
 
-    def predict(self, input_ids: Tensor, prompt_lengths: Tensor, completion_mask: Tensor) -> tuple[Predictions, Tensor]:
+    def predict(
+        self, input_ids: Tensor, prompt_lengths: Tensor, completion_mask: Tensor, layout: Layout | None = None
+    ) -> tuple[Predictions, Tensor]:
         """The next-token distributions at the M counted tokens, and the tokens that came.
 
         Args:
             input_ids: as in :meth:`forward`.
             prompt_lengths: as in :meth:`forward`.
             completion_mask: as in :meth:`forward`.
+            layout: as in :meth:`forward`.
 
         Returns:
             M distributions, row by row, and ``[M]`` token ids.
         """
-        hidden = self.hidden_states(input_ids)
         columns = torch.arange(completion_mask.shape[1], device=input_ids.device)
         # the token at column c is predicted by the hidden state at c - 1
         predictors = (prompt_lengths.unsqueeze(1) + columns - 1)[completion_mask]
         rows = completion_mask.nonzero(as_tuple=True)[0]
+        if layout is None:
+            hidden = self.hidden_states(input_ids)[rows, predictors]
+        else:
+            hidden = self.packed_states(input_ids, layout)[layout.place[rows, predictors]]
         head = self.model.get_output_embeddings()
         predictions = Predictions(
-            hidden[rows, predictors],
+            hidden,
             head.weight,
             bias=getattr(head, "bias", None),
             softcap=self.softcap,
@@ -111,6 +121,16 @@ class Policy(nn.Module):
         """Last hidden states ``[N, L, H]`` of right-padded rows."""
         output = self.model.base_model(input_ids=input_ids, use_cache=False)
         return output.last_hidden_state
+
+    def packed_states(self, input_ids: Tensor, layout: Layout) -> Tensor:
+        """Last hidden states ``[S, H]`` of the packed row."""
+        with packed(self.model, layout):
+            output = self.model.base_model(
+                input_ids=input_ids.flatten()[layout.source].unsqueeze(0),
+                position_ids=layout.positions.unsqueeze(0),
+                use_cache=False,
+            )
+        return output.last_hidden_state.squeeze(0)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

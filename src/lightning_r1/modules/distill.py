@@ -29,6 +29,8 @@ from lightning_r1.functional.distillation import TokenDivergences
 from lightning_r1.functional.divergence import DivergenceKind, check_divergence
 from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.identity import vocabulary_size
+from lightning_r1.models.layout import Layout
+from lightning_r1.models.packed import why_not_packed
 from lightning_r1.models.policy import Policy, spread
 from lightning_r1.modules.phase import Phase
 from lightning_r1.modules.rollout_phase import RolloutPhase
@@ -81,7 +83,7 @@ class DistillKD(Phase):
         lessons = self.data.share(self.global_step, rank(), world_size())
         counted = all_sum(sum(len(lesson.completion_ids) for lesson in lessons))
         sums = self.update(
-            lesson_batches(lessons, self.micro_batch_tokens, self.codec.pad_id, self.made_from.top_k),
+            lesson_batches(lessons, self.micro_batch_tokens, self.codec.pad_id, self.made_from.top_k, self.layouts),
             lambda batch: self.loss(batch, counted),
         )
         metrics = distill_metrics(sums) | {
@@ -95,7 +97,7 @@ class DistillKD(Phase):
         """This micro-batch's share of the loss, and its sums."""
         assert isinstance(batch, LessonBatch)
         mask = batch.completion_mask
-        predictions, targets = self.policy.predict(batch.input_ids, batch.prompt_lengths, mask)
+        predictions, targets = self.policy.predict(batch.input_ids, batch.prompt_lengths, mask, batch.layout)
         teacher_logprobs = batch.top_logprobs[mask]
         out = top_k_divergence(
             predictions.within(self.made_from.ids),
@@ -183,9 +185,9 @@ class DistillOnPolicy(RolloutPhase):
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's share of the loss, and its sums."""
         algo, mask = self.algorithm, batch.completion_mask
-        student, _ = self.policy.predict(batch.input_ids, batch.prompt_lengths, mask)
+        student, _ = self.policy.predict(batch.input_ids, batch.prompt_lengths, mask, batch.layout)
         with torch.no_grad():
-            teacher, _ = self.teacher.predict(batch.input_ids, batch.prompt_lengths, mask)
+            teacher, _ = self.teacher.predict(batch.input_ids, batch.prompt_lengths, mask, self._for_teacher(batch))
         out = full_divergence(
             student.within(self.ids),
             teacher.within(self.ids),
@@ -195,6 +197,10 @@ class DistillOnPolicy(RolloutPhase):
         )
         per_place = spread(out.divergence, mask)
         return reduce_tokens(per_place, mask, reduction=algo.reduction, denominator=denominator), _sums(out)
+
+    def _for_teacher(self, batch: MicroBatch) -> Layout | None:
+        """A teacher may be of another architecture, which may know no packed rows."""
+        return None if why_not_packed(self.teacher.model) else batch.layout
 
     def update_metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """See :func:`distill_metrics`."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_r1.experience.batching import MicroBatch, Sequences, pad, split_by_tokens
+from lightning_r1.experience.batching import MicroBatch, Sequences, placed_micro_batches
 from lightning_r1.functional import off_policy_sequence_mask, policy_loss, sampler_weights
 from lightning_r1.functional.diagnostics import logprob_gap, per_token
 from lightning_r1.models.policy import Policy, evaluating
@@ -62,7 +62,11 @@ class GRPO(RolloutPhase):
         """This micro-batch's share of the loss, and its sums."""
         algo = self.algorithm
         scores = self.policy(
-            batch.input_ids, batch.prompt_lengths, batch.completion_mask, temperature=algo.sampling.temperature
+            batch.input_ids,
+            batch.prompt_lengths,
+            batch.completion_mask,
+            temperature=algo.sampling.temperature,
+            layout=batch.layout,
         )
         mask, logprobs = batch.completion_mask, scores.logprobs
         assert batch.rollout_logprobs is not None  # collect() filled it
@@ -128,15 +132,16 @@ class GRPO(RolloutPhase):
     def _score(self, policy: Policy, sequences: Sequences) -> list[Tensor]:
         """Log-probabilities of all completions under a policy, ragged, on the CPU."""
         scored: list[Tensor] = [torch.zeros(0)] * len(sequences)
-        parts = split_by_tokens(sequences.lengths(), self.micro_batch_tokens)
+        parts = placed_micro_batches(sequences, self.micro_batch_tokens, self.codec.pad_id, self.layouts)
         with evaluating(policy):
-            for done, rows in enumerate(parts, start=1):
-                batch = pad(sequences.select(rows), self.codec.pad_id).to(self.device)
+            for done, (rows, padded) in enumerate(parts, start=1):
+                batch = padded.to(self.device)
                 logprobs = policy(
                     batch.input_ids,
                     batch.prompt_lengths,
                     batch.completion_mask,
                     temperature=self.algorithm.sampling.temperature,
+                    layout=batch.layout,
                 ).logprobs.cpu()
                 for place, row in enumerate(rows):
                     scored[row] = logprobs[place, : len(sequences.completion_ids[row])].clone()

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_r1.experience.batching import Choice, Layouts
 from lightning_r1.functional.diagnostics import combine
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import export_model
+from lightning_r1.models.packed import uses_flash, why_not_packed
 from lightning_r1.models.policy import Policy
 from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
 from lightning_r1.parallel.memory import peak_gib
@@ -64,6 +66,8 @@ class Phase(L.LightningModule, Generic[Model]):
         schedule: makes the schedule from the optimizer and ``total_steps``.
         seed: of everything random.
         micro_batch_tokens: tokens of one forward, padding included.
+        packing: whether the rows of a forward stand one behind the other, without padding; auto: with flash attention.
+        shared_prefix: whether rows with equal prompts compute it once in each forward; auto: where it pays.
         max_grad_norm: gradients are scaled down to this norm.
         max_skipped_steps: consecutive steps that may be skipped before the run is ended.
     """
@@ -77,6 +81,8 @@ class Phase(L.LightningModule, Generic[Model]):
         schedule: ScheduleFactory,
         seed: int = 0,
         micro_batch_tokens: int = 16384,
+        packing: Choice = "auto",
+        shared_prefix: Choice = "auto",
         max_grad_norm: float = 1.0,
         max_skipped_steps: int = 10,
     ) -> None:
@@ -86,6 +92,7 @@ class Phase(L.LightningModule, Generic[Model]):
         self.codec = codec
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.seed, self.micro_batch_tokens = seed, micro_batch_tokens
+        self.layouts = layouts_of(policy, packing, shared_prefix)
         self.max_grad_norm, self.max_skipped_steps = max_grad_norm, max_skipped_steps
         self.skipped_in_a_row = 0
         self.lr = 0.0  # that the latest step used
@@ -252,3 +259,22 @@ class Phase(L.LightningModule, Generic[Model]):
         self.tokens, self.seconds = made["tokens"], made["seconds"]
         # Lightning loads the weights first and converts them to trainer.precision later: they would be rounded between
         self.trainer.strategy.precision_plugin.convert_module(self)
+
+
+def layouts_of(policy: nn.Module, packing: Choice, shared_prefix: Choice) -> Layouts:
+    """What a model's rows can become of what is wanted.
+
+    Raises:
+        ValueError: for what is said to be on and cannot be; names the key and what keeps it.
+    """
+    for key, choice in (("packing", packing), ("shared_prefix", shared_prefix)):
+        if choice not in ("auto", "on", "off"):
+            raise ValueError(f"phase.module.{key}={choice!r}: expected auto, on or off")
+    model = policy.model if isinstance(policy, Policy) else None
+    why = why_not_packed(model) if model else "this phase trains on padded rows"
+    if model and why is None:
+        return Layouts(packing == "on" or (packing == "auto" and uses_flash(model)), shared_prefix)
+    for key, choice in (("packing", packing), ("shared_prefix", shared_prefix)):
+        if choice == "on":
+            raise ValueError(f"phase.module.{key}=on: {why}; set it to auto or off")
+    return Layouts()

@@ -107,7 +107,7 @@ class RolloutPhase(Phase[Policy]):
         minibatch = self.buffer.next_minibatch()
         denominator = self._denominator(minibatch)
         sums = self.update(
-            micro_batches(minibatch, self.micro_batch_tokens, self.codec.pad_id),
+            micro_batches(minibatch, self.micro_batch_tokens, self.codec.pad_id, self.layouts),
             lambda batch: self.loss(batch, denominator),
         )
         metrics |= self.update_metrics(sums) | {"time/update_s": time.perf_counter() - started}

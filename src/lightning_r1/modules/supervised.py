@@ -37,7 +37,7 @@ class Supervised(Phase[Policy]):
         sequences = self.sequences(self.global_step)
         counted = all_sum(sum(len(ids) for ids in sequences.completion_ids))
         sums = self.update(
-            micro_batches(sequences, self.micro_batch_tokens, self.codec.pad_id),
+            micro_batches(sequences, self.micro_batch_tokens, self.codec.pad_id, self.layouts),
             lambda batch: self.loss(batch, counted),
         )
         metrics = self.progress() | {
@@ -56,7 +56,9 @@ class Supervised(Phase[Policy]):
 
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's share of the cross-entropy, and its sums."""
-        scores = self.policy(batch.input_ids, batch.prompt_lengths, batch.completion_mask, with_hits=True)
+        scores = self.policy(
+            batch.input_ids, batch.prompt_lengths, batch.completion_mask, with_hits=True, layout=batch.layout
+        )
         return -scores.logprobs.sum() / denominator, {"hits": scores.hits.sum()}
 
 

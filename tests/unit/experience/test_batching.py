@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from helpers.rows import ragged
-from lightning_r1.experience.batching import MicroBatch, Sequences, blank, pad
+from lightning_r1.experience.batching import (
+    Layouts,
+    MicroBatch,
+    Sequences,
+    blank,
+    micro_batches,
+    pad,
+    placed_micro_batches,
+)
+from lightning_r1.models.layout import pack
 from lightning_r1.models.token_budget import split_by_tokens
 
 LENGTHS = [(3, 2), (1, 5), (4, 1), (2, 3)]
@@ -100,10 +109,15 @@ def test_nothing_keeps_the_rows_and_counts_none() -> None:
 
 
 def test_to_moves_every_tensor() -> None:
-    batch = pad(ragged(LENGTHS), pad_id=0)
+    layout = pack([prompt for prompt, _ in LENGTHS], [completion for _, completion in LENGTHS], [0, 1, 0, 2])
+    batch = pad(ragged(LENGTHS), 0, layout)
     moved = batch.to(torch.device("meta"))
-    for name in MicroBatch.__dataclass_fields__:
+    for name in set(MicroBatch.__dataclass_fields__) - {"layout"}:
         assert getattr(moved, name).device.type == "meta", name
+    for part in (moved.layout, *moved.layout.parts):
+        tensors = [getattr(part, name) for name in type(part).__dataclass_fields__]
+        assert {value.device.type for value in tensors if isinstance(value, torch.Tensor)} == {"meta"}
+    assert [part.of_itself for part in moved.layout.parts] == [part.of_itself for part in layout.parts]
     partly = MicroBatch(batch.input_ids, batch.prompt_lengths, batch.completion_mask, batch.advantages)
     assert partly.to(torch.device("meta")).ref_logprobs is None
 
@@ -112,3 +126,45 @@ def test_the_budget_is_of_padded_micro_batches() -> None:
     rows = ragged([(3, 9), (5, 2), (1, 1), (6, 6), (2, 8), (4, 4)])
     for part in split_by_tokens(rows.lengths(), budget=24):
         assert pad(rows.select(part), pad_id=0).input_ids.numel() <= 24
+
+
+def groups(*shapes: tuple[int, tuple[int, ...]]) -> Sequences:
+    """Rows of prompts that are alike within a group, group by group."""
+    rows = ragged([(prompt, length) for prompt, completions in shapes for length in completions])
+    alike = [
+        torch.full((prompt,), 90 + number) for number, (prompt, completions) in enumerate(shapes) for _ in completions
+    ]
+    return Sequences(alike, rows.completion_ids, rows.advantages)
+
+
+GROUPS = groups((6, (3, 9, 1)), (2, (4, 4)), (8, (2, 5, 2, 2)))
+
+
+@pytest.mark.parametrize("budget", [1, 15, 20, 40, 1000])
+@pytest.mark.parametrize("layouts", [Layouts(packed=True), Layouts(shared_prefix="on")], ids=["packed", "shared"])
+def test_packed_micro_batches_hold_every_row_once_within_the_budget(layouts: Layouts, budget: int) -> None:
+    batches = placed_micro_batches(GROUPS, budget, 0, layouts)
+    assert sorted(row for rows, _ in batches for row in rows) == list(range(len(GROUPS)))
+    for rows, batch in batches:
+        assert len(batch.layout) <= budget or len(rows) == 1
+        assert batch.advantages.tolist() == [GROUPS.advantages[row] for row in rows]
+        prompts = {GROUPS.prompt_ids[row][0].item(): len(GROUPS.prompt_ids[row]) for row in rows}
+        completions = sum(len(GROUPS.completion_ids[row]) for row in rows)
+        shared = sum(prompts.values())
+        alone = sum(len(GROUPS.prompt_ids[row]) for row in rows)
+        assert len(batch.layout) == completions + (shared if layouts.shared_prefix == "on" else alone)
+    if budget == 1000:
+        assert len(batches) == 1
+
+
+def test_auto_shares_where_that_leaves_few_tokens() -> None:
+    auto = Layouts(shared_prefix="auto")
+    [batch] = micro_batches(groups((60, (5, 5, 5))), 1000, 0, auto)
+    assert len(batch.layout) == 60 + 15
+    for rows in (groups((2, (50, 50))), groups((60, (5,)), (61, (5,)))):
+        assert all(batch.layout is None for batch in micro_batches(rows, 1000, 0, auto))
+
+
+def test_nothing_of_a_packed_micro_batch_still_has_its_layout() -> None:
+    [batch] = micro_batches(GROUPS, 1000, 0, Layouts(shared_prefix="on"))
+    assert batch.nothing().layout is batch.layout

@@ -21,10 +21,13 @@ from lightning_r1.config.build import build
 from lightning_r1.experience.batching import MicroBatch
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
+from lightning_r1.modules.phase import layouts_of
 from lightning_r1.train import quiet, train
 from lightning_r1.types import Outcome, Sampling
 from oracles.naive_importance import naive_off_policy_mask, naive_sampler_weights
 from oracles.naive_policy_loss import naive_policy_loss
+
+OFF = {"shared_prefix": "off"}
 
 
 @pytest.fixture
@@ -185,6 +188,26 @@ EVERYTHING_ON = {
     "correction_high": 5.0,
     "off_policy_threshold": 4.0,
 }
+
+
+@pytest.mark.parametrize("said", [{"packing": "on"}, {"shared_prefix": "on"}], ids=str)
+@pytest.mark.parametrize("budget", [1, 40, 16384])
+def test_a_step_is_the_same_without_padding_and_with_shared_prompts(
+    said: dict[str, Any], budget: int, grpo: Any, tmp_path: Path
+) -> None:
+    options = {"kl_coef": 0.1, "num_iterations": 2, "entropy_coef": 0.01}
+    plain, other = (whole(grpo(**options)) for _ in range(2))
+    other.layouts, other.micro_batch_tokens = layouts_of(other.policy, **{"packing": "off", **OFF, **said}), budget
+    packed = []
+    place = other.policy.packed_states
+    other.policy.packed_states = lambda *arguments: packed.append(place(*arguments)) or packed[-1]
+    for name, module in (("plain", plain), ("other", other)):
+        fit(module, steps=2, folder=tmp_path / name)
+    assert packed
+    assert all(states.dtype == torch.float64 for states in packed)
+    # the norms of the model calculate in float32
+    for before, after in zip(plain.policy.parameters(), other.policy.parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("reduction", ["sequence_mean", "token_mean", "constant"])

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from helpers.logs import Memory
+from helpers.models import tiny_policy
 from helpers.phases import fit
 from helpers.prompts import mini_codec
-from lightning_r1.experience.batching import MicroBatch, blank
+from lightning_r1.experience.batching import Layouts, MicroBatch, blank
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules import phase as phase_module
 from lightning_r1.modules.phase import Phase
@@ -258,3 +259,24 @@ def test_the_learning_rate_is_logged_that_the_step_used(tmp_path: Path) -> None:
     schedule = partial(warmup_then, shape="constant", warmup_steps=4)
     _, memory, _ = run([fine] * 6, tmp_path, steps=6, optimizer=partial(adamw, lr=0.1), schedule=schedule)
     assert memory.column("optim/lr") == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_what_cannot_be_packed_is_padded_or_refused() -> None:
+    """Auto falls back, on says why."""
+    eager = tiny_policy("gemma2")
+    eager.model.config._attn_implementation = "eager"
+    for policy, why in ((Pair(), "this phase trains on padded rows"), (eager, "attention eager knows no packed rows")):
+        assert phase_module.layouts_of(policy, "auto", "auto") == Layouts()
+        for said in ({"packing": "on", "shared_prefix": "off"}, {"packing": "auto", "shared_prefix": "on"}):
+            key = next(name for name, value in said.items() if value == "on")
+            with pytest.raises(ValueError, match=f"phase.module.{key}=on: {why}"):
+                phase_module.layouts_of(policy, **said)
+    with pytest.raises(ValueError, match=r"phase\.module\.packing='yes': expected auto, on or off"):
+        phase_module.layouts_of(Pair(), "yes", "auto")
+
+
+def test_packing_is_automatic_with_flash_attention() -> None:
+    policy = tiny_policy("qwen3")
+    assert phase_module.layouts_of(policy, "auto", "auto") == Layouts(packed=False, shared_prefix="auto")
+    policy.model.config._attn_implementation_internal = "flash_attention_2"
+    assert phase_module.layouts_of(policy, "auto", "off") == Layouts(packed=True, shared_prefix="off")
