@@ -41,6 +41,8 @@ class GroupEngine:
     """
 
     exact = True
+    beside_training = False  # it samples from the policy itself
+    can_have_own_weights = True
 
     def __init__(self, policy: Policy, codec: Codec, *, max_rows: int = 512) -> None:
         self.policy, self.codec, self.max_rows = policy, codec, max_rows
