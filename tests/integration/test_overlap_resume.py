@@ -117,7 +117,6 @@ def test_evaluation_is_of_the_newest_weights_and_disturbs_nothing(
 
     policy = {name.removeprefix("policy.model."): tensor.contiguous() for name, tensor in middle.items()
               if name.startswith("policy.model.")}  # fmt: skip
-    policy.pop("lm_head.weight", None)
     save_file(policy, trained / "model.safetensors", metadata={"format": "pt"})
     train(coin_rl(tmp_path / "again", trained, *RUN[:-1], "trainer.max_steps=1", "eval.sampling.group_size=1"))
     again = (tmp_path / "again" / "coin" / "rl" / "evaluations" / "operators-00000.jsonl").read_text()

@@ -59,7 +59,7 @@ def test_an_error_is_raised_where_the_draft_is_wanted(codec: Codec) -> None:
     flight = Flight(fails, CPU)
     flight.settle()  # tells nothing
     assert flight.state_dict() is None
-    with pytest.raises(RewardError, match="reward.rewards.length: it is gone") as caught:
+    with pytest.raises(RewardError, match=r"reward\.rewards\.length: it is gone") as caught:
         flight.result()
     assert caught.value.__notes__ == [
         "raised while the next rollout was sampled beside the update (algo.overlap_rollouts)"

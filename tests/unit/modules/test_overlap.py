@@ -155,10 +155,7 @@ def test_a_run_that_ends_does_not_wait_for_its_engine(
     assert flight.state_dict() is None  # when it answers after all, nobody wants it
 
 
-def test_an_engine_that_cannot_is_refused(codec: Codec) -> None:
+def test_an_engine_that_cannot_is_refused(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScriptedEngine, "beside_training", False)
     with pytest.raises(ValueError, match=r"algo\.overlap_rollouts=true: a ScriptedEngine cannot sample while"):
-        ScriptedEngine.beside_training = False
-        try:
-            scripted_grpo(codec, **OVERLAP)
-        finally:
-            ScriptedEngine.beside_training = True
+        scripted_grpo(codec, **OVERLAP)
