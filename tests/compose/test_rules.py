@@ -39,6 +39,18 @@ BROKEN = {
     "refresh_needs_a_reference": (["algo=grpo", "algo.reference_refresh_steps=400"], "algo.kl_coef"),
     "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
     "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),
+    "older_completions_are_corrected": (
+        ["algo.overlap_rollouts=true"],
+        "algo.overlap_rollouts=true: it trains on .*; correct for that with algo.sampler_correction=truncate",
+    ),
+    "a_surplus_comes_from_refills": (
+        ["algo.keep_surplus=true", "algo.sampler_correction=mask", "algo.dead_groups=drop"],
+        "algo.keep_surplus=true: with algo.dead_groups=drop there is no surplus; set algo.dead_groups=refill",
+    ),
+    "overlapped_rollouts_do_not_meet_the_update": (
+        ["algo.overlap_rollouts=true", "algo.sampler_correction=truncate", "rollout=hf"],
+        "algo.overlap_rollouts=true: .*HFEngine cannot sample while the policy trains; choose rollout=group",
+    ),
     "rewards_have_somewhere_to_run": (
         ["reward.workers.timeout_s=0"],
         r"reward\.workers\.timeout_s=0: expected > 0 seconds",
@@ -141,6 +153,13 @@ def test_a_length_reward_fits_the_algorithm() -> None:
 
 def test_the_correction_allows_a_truncated_sampler() -> None:
     check_rules(config("algo.sampling.top_p=0.9", "algo.sampler_correction=truncate"))
+
+
+def test_older_completions_may_be_learned_from_with_a_correction() -> None:
+    check_rules(config("algo.overlap_rollouts=true", "algo.sampler_correction=truncate"))
+    check_rules(config("algo.keep_surplus=true", "algo.dead_groups=refill", "algo.sampler_correction=mask"))
+    with pytest.raises(ConfigError, match=r"algo\.keep_surplus=true: it trains on completions of older weights"):
+        check_rules(config("algo.keep_surplus=true", "algo.dead_groups=refill"))
 
 
 def test_a_teacher_is_looked_for_as_a_model_is() -> None:

@@ -40,6 +40,11 @@ def short_is_good(prompt: Prompt, completion: Completion, scale: float = 0.01) -
     return -scale * len(completion.token_ids)
 
 
+def lucky(prompt: Prompt, completion: Completion) -> float:
+    """A reward by dotted path that one random completion in four has: many groups are dead, many are not."""
+    return float(sum(completion.token_ids) % 4 == 0)
+
+
 def is_a_trace(thinking: str, language: str) -> bool:
     """A fault by dotted path that every trace has."""
     return True

@@ -27,6 +27,7 @@ class ScriptedEngine:
     """
 
     exact = True
+    beside_training = True
 
     def __init__(self, codec: Codec, script: Mapping[str, Sequence[str]]) -> None:
         self.codec, self.script = codec, script

@@ -42,13 +42,18 @@ TWO_RANKS = ["parallel=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 def two_ranks(output: Path, base: Path) -> str:
+    """The same work by two ranks; returns what was printed."""
+    return recipe(overrides_of(coin_rl, output, base, *SAME_WORK, *TWO_RANKS))
+
+
+def recipe(overrides: list[str]) -> str:
     """``python recipes/train.py ...``; returns what it printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     plain = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "recipes/train.py"), *overrides_of(coin_rl, output, base, *SAME_WORK, *TWO_RANKS)],
+        [sys.executable, str(ROOT / "recipes/train.py"), *overrides],
         env={
             **plain,
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),

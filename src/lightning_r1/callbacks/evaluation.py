@@ -122,6 +122,7 @@ class HeldOutEvaluation(Evaluation):
         assert isinstance(module, Phase)
         sampling = replace(self.sampling, group_size=1) if quick else self.sampling
         numbers: dict[str, float] = {}
+        module.settle()  # a rollout in flight is of the weights it began with, and the engine has one set of them
         self.engine.wake()
         self.engine.sync_weights(trainer.global_step)
         for name, prompts in self.sets.items():

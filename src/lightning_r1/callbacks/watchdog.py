@@ -119,7 +119,8 @@ class Watchdog(L.Callback):
         if module.last_rollout is not None and module.rollouts != self.rollouts:
             self.rollouts = module.rollouts
             # the step that began with this rollout has been counted by now
-            facts = rollout_facts(module.last_rollout, module, sampled_at=trainer.global_step - 1)
+            oldest = trainer.global_step - 1 - module.rollout_plan.steps_behind
+            facts = rollout_facts(module.last_rollout, module, sampled_at=oldest)
             advantages = module.last_rollout.advantages
             self.teaches = not isinstance(module, GRPO) or bool(all_max(bool((advantages != 0).any())))
         return Sight(
@@ -128,7 +129,7 @@ class Watchdog(L.Callback):
             rollout=facts,
             teaches=self.teaches,
             by_reward=isinstance(module, GRPO),
-            exact=module.engine.exact,
+            exact=module.engine.exact and not module.rollout_plan.steps_behind,
             foreign_end=_foreign_end(module),
         )
 
@@ -150,7 +151,7 @@ def rollout_facts(rollout: Rollout, module: RolloutPhase, *, sampled_at: int) ->
     Args:
         rollout: this rank's part.
         module: whose rollout it is.
-        sampled_at: the step whose weights should have sampled it.
+        sampled_at: the oldest step whose weights may have sampled it.
     """
     completions = [completion for scored in rollout.scored for completion in scored.group.completions]
     rewards = [reward for scored in rollout.scored for reward in scored.rewards if not math.isnan(reward)]

@@ -20,6 +20,7 @@ from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
 from lightning_r1.callbacks.rollouts import RolloutRecorder
 from lightning_r1.callbacks.watchdog import Watchdog
+from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
@@ -61,7 +62,8 @@ class Run:
             suite.start()
 
     def close(self) -> None:
-        """Let go of the rewards' processes, and of the engine's."""
+        """Let go of what the phase does in the background, of the rewards' processes, and of the engine's."""
+        self.module.close()
         for suite in self.suites:
             suite.close()
         end = getattr(getattr(self.module, "engine", None), "close", None)
@@ -109,7 +111,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         codec, policy = build_policy(config)
         scorer = build_scorer(config)
         started.callback(scorer.close)
-        engine: RolloutEngine = call_with(config["rollout"], policy=policy, codec=codec)
+        engine = build_engine(config, policy, codec)
         tokenise(config, datamodule, codec)
         if config["phase"]["kind"] in ("rl", "distill"):
             suites.append(build_rewards(config, codec, scorer))

@@ -18,6 +18,11 @@ from lightning_r1.config.engine_rules import (
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.program_rules import programs_have_a_grader
 from lightning_r1.config.reading import Config, get
+from lightning_r1.config.rollout_rules import (
+    a_surplus_comes_from_refills,
+    older_completions_are_corrected,
+    overlapped_rollouts_do_not_meet_the_update,
+)
 from lightning_r1.functional.divergence import check_divergence
 from lightning_r1.rewards.outcomes import StopAt
 from lightning_r1.rewards.suite import check_routes
@@ -225,6 +230,11 @@ def correction_bounds_are_ordered(config: Config) -> None:
             f"algo.correction_low={low}, algo.correction_high={high}: importance weights are 1 without mismatch, so "
             "low must be below 1 and high above"
         )
+
+
+rule(older_completions_are_corrected)
+rule(a_surplus_comes_from_refills)
+rule(overlapped_rollouts_do_not_meet_the_update)
 
 
 @rule

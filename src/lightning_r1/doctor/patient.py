@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from lightning_r1.config.build import build_module, build_sets, call_with, count_steps, tokenise
+from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_codec, build_policy
 from lightning_r1.config.build_rewards import build_rewards
 from lightning_r1.config.errors import ConfigError
@@ -20,7 +21,6 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import number_tokenizer
 from lightning_r1.modules.phase import Phase
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Prompt, Sampling
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class Patient:
     def module(self) -> Phase:
         """The phase's module around the hollow policy: it knows the plan."""
         policy, codec = self.hollow, self.codec
-        engine: RolloutEngine = call_with(self.config["rollout"], policy=policy, codec=codec)
+        engine = build_engine(self.config, policy, codec)
         rewards = self.rewards if self.rolls_out else None
         return build_module(self.config, policy, codec, engine, self.data, rewards)
 

@@ -6,7 +6,7 @@ the seed and the position in the prompt stream.
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from lightning_r1.experience.batching import Sequences
+from lightning_r1.experience.draft import Draft, Flight, make_draft
+from lightning_r1.experience.queue import GroupQueue, Waiting
 from lightning_r1.functional import (
     group_relative_advantages,
     informative_groups,
     per_reward_advantages,
 )
 from lightning_r1.functional.advantages import Baseline, Std
-from lightning_r1.parallel.collectives import all_gather, all_max, rank, together
+from lightning_r1.parallel.collectives import all_gather, all_max, all_sum, rank, together
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
@@ -39,7 +41,7 @@ class Credit:
     ``dead_groups`` are those whose rewards are all equal, which teach nothing: ``keep`` leaves them
     in (they still count in the denominators, and under the KL), ``drop`` leaves them out, ``refill``
     draws more prompts until the rollout is full of others (DAPO's dynamic sampling), at most
-    ``max_refills`` times.
+    ``max_refills`` times, each time as many as should do.
     """
 
     std: Std = "sample"
@@ -88,6 +90,8 @@ class Rollout:
     """The rows that take part in the update."""
     draws: int
     """How often prompts were drawn: 1, and 1 for each refill."""
+    prompts: int
+    """Prompts drawn on this rank, as many as on every other."""
     dead_groups: int
     """Dead groups sampled on this rank, kept or not."""
     sampled_groups: int
@@ -95,71 +99,126 @@ class Rollout:
     generation_seconds: float
     reward_seconds: float
     """That scoring took longer than sampling: it begins with the first group that is whole."""
+    waited_seconds: float | None = None
+    """That a rollout in flight was waited for; None where none was in flight."""
 
 
 def collect(
-    draw: Callable[[int], tuple[list[Prompt], list[int]]],
+    draw: Callable[[int, int], tuple[list[Prompt], list[int]]],
     engine: RolloutEngine,
     rewards: RewardSuite,
     *,
     sampling: Sampling,
     credit: Credit,
     groups: int,
+    number: int = 1,
+    queue: GroupQueue | None = None,
+    flight: Flight | None = None,
     progress: Progress | None = None,
 ) -> Rollout:
     """Sample, score and give credit.
 
     Args:
-        draw: ``draw(refill)`` gives this rank's prompts and seeds of the rollout's first draw
-            (0) and of each refill (1, 2, ...).
+        draw: ``draw(taken, count)`` gives the next ``count`` prompts of this rank and their seeds, behind
+            ``taken`` that it was given for this rollout.
         engine: samples.
         rewards: score each group as soon as it is whole, while others are still sampled.
         sampling: how to sample.
         credit: how rewards become advantages.
         groups: groups that this rank's part of the rollout should hold.
+        number: of the rollout.
+        queue: of informative groups that earlier rollouts had too many of; gets those of this one.
+        flight: the first draw, if it was begun already, of :func:`prompts_needed`.
         progress: told how far sampling is.
 
     Raises:
         EngineError: on every rank, if an engine that is another program cannot go on.
         RewardError: on every rank, if a reward cannot be asked or fails too often (``rewards.stop_at``).
     """
-    scored: list[ScoredGroup] = []
+    queue = GroupQueue() if queue is None else queue
+    taking = _Taking(credit, groups, number, queue.usable(number))
     tally = Tally()
-    sampled = dead = draws = 0
-    generation = scoring = 0.0
-    refills = credit.max_refills if credit.dead_groups == "refill" else 0
-    for refill in range(refills + 1):
-        prompts, seeds = draw(refill)
-        started = time.perf_counter()
-        open_scoring = rewards.open()
-        sampling_of_rank = partial(engine.generate, prompts, sampling, seeds=seeds)
-        together(partial(sampling_of_rank, progress=progress, finished=open_scoring.add), EngineError)
-        generated = time.perf_counter()
-        fresh_scored = together(open_scoring.result, RewardError)
-        scoring += time.perf_counter() - generated
-        generation += generated - started
-        tally.add(fresh_scored).over_ranks().check(rewards.stop_at)
-        draws += 1
-        sampled += len(fresh_scored)
-        alive = credit.informative(fresh_scored).tolist()
-        dead += len(alive) - sum(alive)
-        wanted = alive if credit.dead_groups == "refill" else [True] * len(alive)
-        scored += [group for group, keep in zip(fresh_scored, wanted, strict=True) if keep]
-        # every rank draws as often as the one that needs most: the stream has one position
-        if not all_max(len(scored) < groups):
+    count = 0 if flight else prompts_needed(queue, groups, number)
+    while True:
+        if flight:
+            draft = together(flight.result, EngineError, RewardError)
+            flight = None
+        else:
+            prompts, seeds = draw(taking.prompts, count)
+            make = partial(make_draft, prompts, seeds, engine, rewards, sampling, progress=progress)
+            draft = together(make, EngineError, RewardError)
+        tally.add(draft.scored).over_ranks().check(rewards.stop_at)
+        taking.add(draft)
+        count = taking.refill()
+        if not count:
             break
-    scored = scored[:groups] or fresh_scored[:groups]
-    advantages = credit.advantages(scored, rewards.weights)
-    return Rollout(
-        scored=scored,
-        advantages=advantages,
-        sequences=_sequences(scored, advantages, credit),
-        draws=draws,
-        dead_groups=dead,
-        sampled_groups=sampled,
-        generation_seconds=generation,
-        reward_seconds=scoring,
-    )
+    queue.keep(taking.chosen[groups:], rollout=number)
+    return taking.rollout(rewards.weights)
+
+
+def prompts_needed(queue: GroupQueue, groups: int, number: int) -> int:
+    """Prompts that every rank draws first: what the rank with the emptiest queue lacks."""
+    return int(all_max(max(groups - len(queue.usable(number)), 0)))
+
+
+class _Taking:
+    """What a rollout has so far, and what it still lacks.
+
+    Args:
+        credit: which groups are wanted, and how often more are drawn.
+        groups: that it should hold.
+        number: of the rollout.
+        waiting: groups of earlier ones.
+    """
+
+    def __init__(self, credit: Credit, groups: int, number: int, waiting: Sequence[Waiting]) -> None:
+        self.credit, self.groups, self.number = credit, groups, number
+        self.chosen = list(waiting)
+        self.drafts: list[Draft] = []
+        self.prompts = self.alive = 0
+
+    def add(self, draft: Draft) -> None:
+        """Take its groups, or the informative ones of them."""
+        alive = self.credit.informative(draft.scored).tolist() if draft.scored else []
+        refill = self.credit.dead_groups == "refill"
+        self.drafts.append(draft)
+        self.prompts += len(draft.scored)
+        self.alive += sum(alive)
+        wanted = zip(draft.scored, alive, strict=True)
+        self.chosen += [Waiting(self.number, group) for group, keep in wanted if keep or not refill]
+
+    def refill(self) -> int:
+        """Prompts that every rank draws next: the stream has one position, and the rank that needs most decides.
+
+        As many as should do by the share of informative groups so far, and each time more generously; no more
+        than a whole rollout.
+        """
+        if self.credit.dead_groups != "refill" or len(self.drafts) > self.credit.max_refills:
+            return 0
+        missing = int(all_max(self.groups - len(self.chosen)))
+        if missing <= 0:
+            return 0
+        alive, prompts = all_sum(self.alive), all_sum(self.prompts)
+        expected = math.ceil(missing * prompts / alive) if alive else self.groups
+        return min(len(self.drafts) * expected, self.groups)
+
+    def rollout(self, weights: Mapping[str, float]) -> Rollout:
+        """What has been taken, as far as there is room for it, with its credit."""
+        scored = [one.group for one in self.chosen[: self.groups]] or self.drafts[-1].scored[: self.groups]
+        advantages = self.credit.advantages(scored, weights)
+        waits = [draft.waited_seconds for draft in self.drafts if draft.waited_seconds is not None]
+        return Rollout(
+            scored=scored,
+            advantages=advantages,
+            sequences=_sequences(scored, advantages, self.credit),
+            draws=len(self.drafts),
+            prompts=self.prompts,
+            dead_groups=self.prompts - self.alive,
+            sampled_groups=self.prompts,
+            generation_seconds=sum(draft.generation_seconds for draft in self.drafts),
+            reward_seconds=sum(draft.reward_seconds for draft in self.drafts),
+            waited_seconds=sum(waits) if waits else None,
+        )
 
 
 def _totals(scored: Sequence[ScoredGroup]) -> Tensor:

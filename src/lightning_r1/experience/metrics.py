@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 from lightning_r1.experience.collect import Rollout
+from lightning_r1.experience.queue import GroupQueue
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather
 from lightning_r1.rollout.statistics import completion_statistics
@@ -50,6 +51,28 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     names = dict.fromkeys(name for of_rank, _ in everybody for name in of_rank)
     means = {f"rollout/{name}": _mean([of_rank.get(name, (0, 0)) for of_rank, _ in everybody]) for name in names}
     return means | {name: max(times[name] for _, times in everybody) for name in seconds}
+
+
+def staleness_metrics(rollout: Rollout, queue: GroupQueue, *, step: int) -> dict[str, float]:
+    """How old the completions of a rollout are, where they may be of older weights; over all ranks.
+
+    ``rollout/staleness_mean`` in optimizer steps; ``rollout/queued_groups`` wait for a later rollout;
+    ``time/rollout_wait_s`` is what sampling beside the update lasted longer than the update, on the slowest rank.
+
+    Args:
+        rollout: this rank's part.
+        queue: of this rank, after the rollout.
+        step: of the weights that will learn from it.
+    """
+    ages = [step - one.policy_version for scored in rollout.scored for one in scored.group.completions]
+    everybody = all_gather(((sum(ages), len(ages)), len(queue), rollout.waited_seconds))
+    of_ages, queued, waits = zip(*everybody, strict=True)
+    waited = {} if None in waits else {"time/rollout_wait_s": max(waits)}
+    return {
+        "rollout/staleness_mean": _mean(list(of_ages)),
+        "rollout/queued_groups": float(sum(queued)),
+        **waited,
+    }
 
 
 def _mean(parts: list[tuple[float, int]]) -> float:

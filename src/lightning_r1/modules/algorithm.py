@@ -33,6 +33,14 @@ class Algorithm:
     dead_groups: DeadGroups = "keep"
     """What happens to groups whose rewards are all equal, see :class:`.Credit`."""
     max_refills: int = 4
+    keep_surplus: bool = False
+    """Informative groups that a refill gave beyond what the rollout needed wait for the next ones. They are of
+    older weights then."""
+    max_queue_age: int = 1
+    """Rollouts after which a waiting group is dropped."""
+    overlap_rollouts: bool = False
+    """The next rollout is sampled while this one trains, by the weights that this one began with: every rollout
+    but the first is of the weights of one rollout ago."""
     mask_truncated: bool = False
     """Leave completions that ran into the token limit out of the update."""
 
@@ -62,6 +70,8 @@ class Algorithm:
         for name in ("prompts_per_rollout", "minibatches_per_rollout", "num_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"algo.{name}={getattr(self, name)}: expected >= 1")
+        if self.max_queue_age < 1:
+            raise ValueError(f"algo.max_queue_age={self.max_queue_age}: expected >= 1 (rollouts)")
 
     @property
     def updates_per_rollout(self) -> int:
@@ -71,8 +81,19 @@ class Algorithm:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the policy moves between sampling and an update. If not, the log-probabilities of
-        the step itself, detached, are the old ones, and a forward is saved."""
-        return self.updates_per_rollout > 1
+        the step itself, detached, are the old ones, and a forward is saved. They are those of the policy when
+        the rollout's first update begins; to what sampled before, the sampler correction is made."""
+        return self.updates_per_rollout > 1 or self.steps_behind > 0
+
+    @property
+    def queue_age(self) -> int:
+        """Rollouts that a surplus group may wait."""
+        return self.max_queue_age if self.keep_surplus else 0
+
+    @property
+    def steps_behind(self) -> int:
+        """Optimizer steps by which the weights that sampled a completion may be behind the rollout that uses it."""
+        return self.updates_per_rollout * (self.queue_age + self.overlap_rollouts)
 
     @property
     def credit(self) -> Credit:

@@ -143,6 +143,21 @@ class Distillation:
         check_divergence(self.divergence, self.beta)
 
     @property
+    def overlap_rollouts(self) -> bool:
+        """The divergence has no correction for completions of older weights."""
+        return False
+
+    @property
+    def queue_age(self) -> int:
+        """Every completion is used at once."""
+        return 0
+
+    @property
+    def steps_behind(self) -> int:
+        """As :attr:`overlap_rollouts`."""
+        return 0
+
+    @property
     def credit(self) -> Credit:
         """Rewards are measured, not learned from: every completion stays, whatever it earned."""
         return Credit(std="none")

@@ -104,6 +104,12 @@ class Phase(L.LightningModule, Generic[Model]):
         """The batch plan in words, for people."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Wait until nothing goes on in the background: the engine and the rewards are free for others."""
+
+    def close(self) -> None:
+        """Let go of what goes on in the background."""
+
     def export(self, folder: Path, *, card: Mapping[str, Any]) -> None:
         """Write the trained model as a plain transformers folder, with facts beside it."""
         assert isinstance(self.policy, Policy)

@@ -2,11 +2,17 @@
 
 A rollout fills the experience buffer with ``minibatches_per_rollout * num_iterations`` minibatches, one
 for each optimizer step. When the buffer is empty, the next step begins with a rollout.
+
+With ``overlap_rollouts`` the prompts of the next rollout are then answered and scored in a thread while the
+steps of this one run, by an engine with weights of its own. A checkpoint waits for that thread and holds what it
+made: made again from saved weights it would cost a model on the disk and the sampling, and an engine in another
+program would not make the same.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -14,9 +20,11 @@ from torch import Tensor
 from lightning_r1.data.stream import PromptStream
 from lightning_r1.experience.batching import MicroBatch, Sequences, micro_batches
 from lightning_r1.experience.buffer import ExperienceBuffer
-from lightning_r1.experience.collect import Credit, Rollout, collect
-from lightning_r1.experience.metrics import rollout_metrics
+from lightning_r1.experience.collect import Credit, Rollout, collect, prompts_needed
+from lightning_r1.experience.draft import Draft, Flight, Landed, make_draft
+from lightning_r1.experience.metrics import rollout_metrics, staleness_metrics
 from lightning_r1.experience.parity import parity_gap
+from lightning_r1.experience.queue import GroupQueue
 from lightning_r1.functional import minibatch_denominator
 from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.policy import Policy
@@ -57,6 +65,21 @@ class RolloutPlan(Protocol):
         ...
 
     @property
+    def overlap_rollouts(self) -> bool:
+        """Whether the next rollout is sampled while this one trains."""
+        ...
+
+    @property
+    def queue_age(self) -> int:
+        """Rollouts that surplus groups may wait; at 0 none does."""
+        ...
+
+    @property
+    def steps_behind(self) -> int:
+        """Optimizer steps by which sampling weights may be behind; 0 where every rollout is of the newest."""
+        ...
+
+    @property
     def reduction(self) -> Reduction:
         """From one number a token to the loss."""
         ...
@@ -71,6 +94,9 @@ class RolloutPhase(Phase[Policy]):
         rewards: score completions.
         stream: gives prompts.
         **phase: what every phase takes, see :class:`.Phase`.
+
+    Raises:
+        ValueError: if rollouts are to overlap with the update and the engine cannot do that.
     """
 
     def __init__(
@@ -84,7 +110,13 @@ class RolloutPhase(Phase[Policy]):
     ) -> None:
         super().__init__(**phase)
         self.rollout_plan, self.engine, self.rewards, self.stream = algorithm, engine, rewards, stream
+        if algorithm.overlap_rollouts and not engine.beside_training:
+            raise ValueError(
+                f"algo.overlap_rollouts=true: a {type(engine).__name__} cannot sample while the policy trains"
+            )
         self.buffer = ExperienceBuffer.empty()
+        self.queue = GroupQueue(algorithm.queue_age)
+        self.flight: Flight | None = None  # the first draw of the next rollout
         self.drawn = 0  # prompts taken from the stream: its position
         self.rollouts = 0
         self.last_rollout: Rollout | None = None
@@ -97,6 +129,7 @@ class RolloutPhase(Phase[Policy]):
             f"a rollout is {plan.prompts_per_rollout} prompts x {plan.sampling.group_size} completions = {rows}, "
             f"used for {plan.minibatches_per_rollout * plan.num_iterations} optimizer step(s) "
             f"of {rows // plan.minibatches_per_rollout} completions"
+            + (", while the next rollout is sampled from a copy of the weights" if plan.overlap_rollouts else "")
         )
 
     def training_step(self, tick: int, index: int) -> None:
@@ -116,6 +149,7 @@ class RolloutPhase(Phase[Policy]):
     def rollout(self) -> dict[str, float]:
         """Sample, score, give credit, and fill the buffer; returns what there is to log."""
         plan = self.rollout_plan
+        self.settle()
         self.engine.wake()
         self.engine.sync_weights(self.global_step)
         parity = self._parity()
@@ -126,14 +160,18 @@ class RolloutPhase(Phase[Policy]):
             self.rewards,
             sampling=plan.sampling,
             credit=plan.credit,
-            groups=len(self._positions(0)),
+            groups=self._groups,
+            number=self.rollouts + 1,
+            queue=self.queue,
+            flight=self.flight,
             progress=lambda done, total: self.report("rollout", done, total),
         )
-        self.engine.sleep()
+        self.flight = None
         # what it raises on rank 0, all raise
         watched = together(lambda: self.rewards.watch(self.global_step) if rank() == 0 else {}, RewardError)
-        self.drawn += rollout.draws * plan.prompts_per_rollout
+        self.drawn += rollout.prompts * world_size()
         self.rollouts += 1
+        self._begin_the_next()
         self.last_rollout = rollout
         self.buffer = ExperienceBuffer(
             self.completed(rollout.sequences),
@@ -145,6 +183,7 @@ class RolloutPhase(Phase[Policy]):
             rollout_metrics(rollout, self.codec)
             | watched
             | parity
+            | (staleness_metrics(rollout, self.queue, step=self.global_step) if plan.steps_behind else {})
             | {
                 "progress/rollouts": float(self.rollouts),
                 "progress/epoch": self.stream.epoch(self.drawn),
@@ -156,12 +195,45 @@ class RolloutPhase(Phase[Policy]):
         tolerance = None if self.engine.exact else getattr(self.engine, "parity_tolerance", None)
         if tolerance is None:
             return {}
-        prompts, seeds = self._draw(0)
+        prompts, seeds = self._draw(0, self._groups)
         temperature = self.rollout_plan.sampling.temperature
         gap = parity_gap(
             self.engine, self.policy, self.codec, prompts, seeds=seeds, temperature=temperature, tolerance=tolerance
         )
         return {"rollout/parity_gap": gap}
+
+    def _begin_the_next(self) -> None:
+        """Let the next rollout be sampled beside this one's steps; if it is not to be, the engine sleeps."""
+        plan = self.rollout_plan
+        steps = plan.minibatches_per_rollout * plan.num_iterations
+        last = 0 <= int(self.trainer.max_steps) <= self.global_step + steps
+        if last or not plan.overlap_rollouts:
+            self.engine.sleep()
+            return
+        prompts, seeds = self._draw(0, prompts_needed(self.queue, self._groups, self.rollouts + 1))
+
+        def make(still_wanted: Callable[[], None]) -> Draft:
+            return make_draft(
+                prompts,
+                seeds,
+                self.engine,
+                self.rewards,
+                plan.sampling,
+                progress=lambda done, total: self.report("rollout", done, total),
+                still_wanted=still_wanted,
+            )
+
+        self.flight = Flight(make, self.device)
+
+    def settle(self) -> None:
+        """Wait for the rollout in flight; how it ended is told where it is used."""
+        if self.flight:
+            self.flight.settle()
+
+    def close(self) -> None:
+        """Nobody waits for the rollout in flight any more."""
+        if self.flight:
+            self.flight.abandon()
 
     def completed(self, sequences: Sequences) -> Sequences:
         """A rollout's rows with whatever else their loss needs; here, as they are."""
@@ -175,13 +247,15 @@ class RolloutPhase(Phase[Policy]):
         """What there is to log of an update, from the sums over micro-batches and ranks."""
         raise NotImplementedError
 
-    def _positions(self, refill: int) -> range:
-        """This rank's positions in the stream, of the rollout's ``refill``-th draw."""
-        first = self.drawn + refill * self.rollout_plan.prompts_per_rollout
-        return range(first + rank(), first + self.rollout_plan.prompts_per_rollout, world_size())
+    @property
+    def _groups(self) -> int:
+        """Of a rollout, on this rank."""
+        return self.rollout_plan.prompts_per_rollout // world_size()
 
-    def _draw(self, refill: int) -> tuple[list[Prompt], list[int]]:
-        positions = self._positions(refill)
+    def _draw(self, taken: int, count: int) -> tuple[list[Prompt], list[int]]:
+        """The next prompts of this rank with their seeds, behind those that it has had for this rollout."""
+        first = self.drawn + taken * world_size()
+        positions = range(first + rank(), first + count * world_size(), world_size())
         seeds = [seed_for(self.seed, "rollout", position) for position in positions]
         return [self.stream.at(position, step=self.global_step) for position in positions], seeds
 
@@ -195,10 +269,14 @@ class RolloutPhase(Phase[Policy]):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the loop needs to go on: the buffer of every rank and the counters."""
+        """Add what the loop needs to go on: of every rank what it has sampled and not used yet, and the counters."""
         super().on_save_checkpoint(checkpoint)
+        flights = all_gather(self.flight.state_dict() if self.flight else None)
         checkpoint["lightning_r1"] |= {
             "buffers": all_gather(self.buffer.state_dict()),
+            "queues": all_gather(self.queue.state_dict()),
+            # where one has failed, none is kept: the run will end, and a resumed one makes all of it again
+            "flights": None if None in flights else flights,
             "drawn": self.drawn,
             "rollouts": self.rollouts,
         }
@@ -208,4 +286,6 @@ class RolloutPhase(Phase[Policy]):
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["lightning_r1"]
         self.buffer = ExperienceBuffer.from_state_dict(state["buffers"][rank()])
+        self.queue.load_state_dict(state["queues"][rank()])
+        self.flight = Landed.from_state_dict(state["flights"][rank()]) if state["flights"] else None
         self.drawn, self.rollouts = state["drawn"], state["rollouts"]

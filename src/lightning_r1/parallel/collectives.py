@@ -52,12 +52,15 @@ def together(work: Callable[[], T], *errors: type[Exception]) -> T:
         result = work()
     except errors as caught:
         raised = caught
-    kind = next((place for place, error in enumerate(errors) if isinstance(raised, error)), -1)
-    failures = [told for told in all_gather((kind, str(raised))) if told[0] >= 0]
+    told = None
+    if raised is not None:
+        told = next(index for index, error in enumerate(errors) if isinstance(raised, error)), str(raised)
+    failures = [failure for failure in all_gather(told) if failure is not None]
     if raised is not None:
         raise raised
-    for place, message in failures[:1]:
-        raise errors[place](message)
+    if failures:
+        index, message = failures[0]
+        raise errors[index](message)
     return cast(T, result)
 
 

@@ -36,6 +36,10 @@ class RolloutEngine(Protocol):
     exact: bool
     """Whether its log-probabilities are the trainer's own numbers (up to rounding): the same
     weights in the same process. Others need a correction for the mismatch."""
+    beside_training: bool
+    """Whether :meth:`generate` may run in a thread while the policy trains: it samples from weights of its own,
+    those of the last :meth:`sync_weights`, and draws no number from torch's global generator. An engine in this
+    process that only lacks the weights says so with ``can_have_own_weights = True``, and is given a copy."""
 
     def generate(
         self,

@@ -42,6 +42,8 @@ class GroupEngine:
     """
 
     exact = True
+    beside_training = False  # it samples from the policy itself
+    can_have_own_weights = True
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class VLLMEngine:
     """
 
     exact = False
+    beside_training = False  # it shares the GPU, and sleeps while the policy trains
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class VLLMServerEngine:
     """
 
     exact = False
+    beside_training = True  # another program, with weights of its own
 
     def __init__(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,10 +16,13 @@ from helpers.prompts import number_prompt
 from helpers.ranks import on_ranks
 from lightning_r1.experience import collect as collect_module
 from lightning_r1.experience.collect import Credit, Rollout, collect
+from lightning_r1.experience.queue import GroupQueue
+from lightning_r1.experience.stored import from_plain, to_plain
 from lightning_r1.functional import group_relative_advantages, per_reward_advantages
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.types import Completion, Prompt, Sampling
+from lightning_r1.types import Completion, Outcome, Prompt, Sampling
+from oracles.naive_refill import NaiveRefill
 
 # a completion's reward is the number it writes; without <eos> it ran into the token limit
 SCRIPT = {
@@ -42,17 +47,18 @@ def is_odd(prompt: Prompt, completion: Completion) -> float:
 
 
 class Draws:
-    """Gives the prompts of a plan, one list a draw, and remembers how often it was asked."""
+    """Gives the prompts of a plan, one after the other, and remembers what it was asked."""
 
     def __init__(self, codec: Codec, plan: list[list[str]]) -> None:
         self.codec, self.plan = codec, plan
-        self.asked: list[int] = []
+        self.asked: list[tuple[int, int]] = []
 
-    def __call__(self, refill: int) -> tuple[list[Prompt], list[int]]:
-        self.asked.append(refill)
-        questions = self.plan[refill]
+    def __call__(self, taken: int, count: int) -> tuple[list[Prompt], list[int]]:
+        self.asked.append((taken, count))
+        questions = [question for part in self.plan for question in part][taken : taken + count]
+        assert len(questions) == count
         prompts = [number_prompt(self.codec, question, 0) for question in questions]
-        return prompts, [100 * refill + place for place in range(len(questions))]
+        return prompts, [100 + taken + place for place in range(count)]
 
 
 @pytest.fixture
@@ -64,6 +70,8 @@ def roll(codec: Codec) -> Callable[..., tuple[Rollout, Draws, ScriptedEngine]]:
         *,
         groups: int | None = None,
         rewards: RewardSuite | None = None,
+        number: int = 1,
+        queue: GroupQueue | None = None,
         **credit: Any,
     ) -> tuple[Rollout, Draws, ScriptedEngine]:
         draws, engine = Draws(codec, plan), ScriptedEngine(codec, SCRIPT)
@@ -74,6 +82,8 @@ def roll(codec: Codec) -> Callable[..., tuple[Rollout, Draws, ScriptedEngine]]:
             sampling=SAMPLING,
             credit=Credit(**credit),
             groups=groups or len(plan[0]),
+            number=number,
+            queue=queue,
         )
         return rollout, draws, engine
 
@@ -89,7 +99,7 @@ def test_prompts_seeds_and_sampling_reach_the_engine(roll: Any) -> None:
     (prompts, sampling, seeds), *more = engine.calls
     assert not more
     assert [prompt.question for prompt in prompts] == questions(rollout) == ["mixed", "other"]
-    assert (sampling, seeds, draws.asked) == (SAMPLING, [0, 1], [0])
+    assert (sampling, seeds, draws.asked) == (SAMPLING, [100, 101], [(0, 2)])
 
 
 @pytest.mark.parametrize("std", ["sample", "population", "none"])
@@ -156,15 +166,72 @@ def test_refill_draws_until_the_rollout_is_full(roll: Any) -> None:
     plan = [["equal", "mixed", "zero"], ["other", "equal", "zero"], ["broken", "mixed", "mixed"], ["mixed"] * 3]
     rollout, draws, engine = roll(plan, dead_groups="refill")
     assert questions(rollout) == ["mixed", "other", "broken"]
-    assert draws.asked == [0, 1, 2]
-    assert [seeds for _, _, seeds in engine.calls] == [[0, 1, 2], [100, 101, 102], [200, 201, 202]]
+    # two of three are missing, and one in three teaches: six would do, and three is a whole rollout
+    assert draws.asked == [(0, 3), (3, 3), (6, 3)]
+    assert [seeds for _, _, seeds in engine.calls] == [[100, 101, 102], [103, 104, 105], [106, 107, 108]]
     assert len(rollout.sequences) == 12
-    assert (rollout.dead_groups, rollout.sampled_groups, rollout.draws) == (4, 9, 3)
+    assert (rollout.dead_groups, rollout.sampled_groups, rollout.draws, rollout.prompts) == (4, 9, 3, 9)
+
+
+def test_a_refill_draws_as_many_as_should_do_and_then_more_generously(roll: Any) -> None:
+    first = ["mixed"] * 9 + ["zero"] * 3
+    rollout, draws, _ = roll([first, ["zero"] * 4, ["zero"] * 12, ["mixed"] * 12], dead_groups="refill")
+    # three are missing and 9 of 12 teach: 4 should do; then 9 of 16: 6, twice; then 9 of 28: 10, three times, but no
+    # more than a rollout
+    assert draws.asked == [(0, 12), (12, 4), (16, 12), (28, 12)]
+    assert questions(rollout) == ["mixed"] * 12
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_refills_follow_the_naive_loop(seed: int, roll: Any) -> None:
+    random = Random(seed)
+    groups, refills, age = random.randint(1, 8), random.randint(1, 4), random.randint(0, 3)
+    plan = [random.choice(["mixed", "zero", "zero", "other"]) for _ in range(400)]
+    queue, naive, taken = GroupQueue(age), NaiveRefill(groups, refills, age), 0
+    for number in range(1, 6):
+        rollout, draws, _ = roll(
+            [plan[taken:]], groups=groups, number=number, queue=queue, dead_groups="refill", max_refills=refills
+        )
+        used, drawn = naive.rollout(number, plan[taken:])
+        taken += sum(drawn)
+        assert [count for _, count in draws.asked] == drawn
+        assert rollout.prompts == sum(drawn)
+        if used:
+            assert questions(rollout) == used
+        assert [one.group.group.prompt.question for one in queue.waiting] == [name for _, name in naive.waiting]
+
+
+def test_what_waits_is_used_first_and_not_too_late(roll: Any) -> None:
+    queue = GroupQueue(1)
+    roll([["mixed", "zero", "zero"], ["other", "broken", "other"]], groups=3, queue=queue, dead_groups="refill")
+    assert len(queue) == 1
+    rollout, draws, _ = roll([["mixed", "mixed"]], groups=3, number=2, queue=queue, dead_groups="refill")
+    assert draws.asked == [(0, 2)]  # one is there
+    assert questions(rollout) == ["other", "mixed", "mixed"]
+    assert len(queue) == 0
+    roll([["mixed", "zero", "zero"], ["other", "broken", "other"]], groups=3, queue=queue, dead_groups="refill")
+    assert len(queue.usable(2)) == 1
+    assert queue.usable(3) == []
+
+
+def test_a_queue_is_plain_data_in_a_checkpoint(roll: Any, tmp_path: Path) -> None:
+    queue = GroupQueue(3)
+    plan = [["zero", "zero", "mixed"], ["broken", "mixed", "cut"]]
+    rollout, _, _ = roll(plan, queue=queue, dead_groups="refill")
+    torch.save(queue.state_dict(), tmp_path / "queue")
+    again = GroupQueue(3)
+    again.load_state_dict(torch.load(tmp_path / "queue", weights_only=True))
+    assert [one.rollout for one in again.waiting] == [1]
+    assert [one.group for one in again.waiting] == [one.group for one in queue.waiting]
+    broken = rollout.scored[1]  # what could not be scored is not a number
+    back = from_plain(to_plain(broken))
+    assert repr(back) == repr(broken)
+    assert (type(back.breakdown["number"][1].outcome), math.isnan(back.rewards[1])) == (Outcome, True)
 
 
 def test_refill_draws_no_more_than_it_needs(roll: Any) -> None:
     rollout, draws, _ = roll([["mixed", "other"], ["mixed", "other"]], dead_groups="refill")
-    assert draws.asked == [0]
+    assert draws.asked == [(0, 2)]
     assert questions(rollout) == ["mixed", "other"]
 
 
@@ -172,7 +239,7 @@ def test_refill_draws_no_more_than_it_needs(roll: Any) -> None:
 def test_refill_gives_up(max_refills: int, roll: Any) -> None:
     plan = [["mixed", "zero"], *([["zero", "equal"]] * 5)]
     rollout, draws, _ = roll(plan, dead_groups="refill", max_refills=max_refills)
-    assert draws.asked == list(range(max_refills + 1))
+    assert [count for _, count in draws.asked] == [2] * (max_refills + 1)
     assert questions(rollout) == ["mixed"]  # a smaller rollout, never a dead group in disguise
     assert len(rollout.sequences) == 4
     assert rollout.dead_groups == 1 + 2 * max_refills
@@ -218,9 +285,9 @@ def test_unscored_completions_have_no_advantage(roll: Any) -> None:
 
 
 def test_a_draw_may_give_more_than_is_wanted(roll: Any) -> None:
-    rollout, _, _ = roll([["mixed", "other", "broken"]], groups=2)
-    assert questions(rollout) == ["mixed", "other"]
-    assert rollout.advantages.shape == (2, 4)
+    rollout, _, _ = roll([["mixed", "zero", "zero"], ["other", "broken", "mixed"]], groups=3, dead_groups="refill")
+    assert questions(rollout) == ["mixed", "other", "broken"]
+    assert rollout.advantages.shape == (3, 4)
 
 
 def test_every_rank_draws_as_often_as_the_one_that_needs_most(roll: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,16 +295,17 @@ def test_every_rank_draws_as_often_as_the_one_that_needs_most(roll: Any, monkeyp
     plans = [[["mixed"], ["other"], ["other"]], [["zero"], ["equal"], ["other"]]]
     works = [lambda plan=plan: roll(plan, dead_groups="refill") for plan in plans]
     (lucky, first, _), (unlucky, second, _) = on_ranks(monkeypatch, [collect_module], works)
-    assert first.asked == second.asked == [0, 1, 2]
+    assert first.asked == second.asked == [(0, 1), (1, 1), (2, 1)]
     assert (questions(lucky), questions(unlucky)) == (["mixed"], ["other"])
     assert (lucky.dead_groups, unlucky.dead_groups) == (0, 2)
 
 
 def test_parts_are_normalised_over_the_batch_of_all_ranks(roll: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = RewardSuite({"number": written_number, "odd": is_odd}, {"odd": 0.5})
-    alone, _, _ = roll([["mixed", "other", "broken"]], rewards=suite, per_reward=True)
+    alone, _, _ = roll([["mixed", "cut", "other", "broken"]], rewards=suite, per_reward=True)
     works = [
-        lambda plan=plan: roll([plan], rewards=suite, per_reward=True)[0] for plan in (["mixed"], ["other", "broken"])
+        lambda plan=plan: roll([plan], rewards=suite, per_reward=True)[0]
+        for plan in (["mixed", "cut"], ["other", "broken"])
     ]
     first, second = on_ranks(monkeypatch, [collect_module], works)
     torch.testing.assert_close(torch.cat([first.advantages, second.advantages]), alone.advantages, rtol=0, atol=1e-12)

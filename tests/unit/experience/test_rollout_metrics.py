@@ -53,8 +53,9 @@ def length(prompt: Prompt, completion: Completion) -> float:
 
 
 def roll(codec: Codec, *draws: list[str], **credit: Any) -> Rollout:
-    def draw(refill: int) -> tuple[list[Prompt], list[int]]:
-        return [number_prompt(codec, question, question) for question in draws[refill]], [0] * len(draws[refill])
+    def draw(taken: int, count: int) -> tuple[list[Prompt], list[int]]:
+        questions = [question for part in draws for question in part][taken : taken + count]
+        return [number_prompt(codec, question, question) for question in questions], [0] * len(questions)
 
     return collect(
         draw,

@@ -42,7 +42,7 @@ def length(prompt: Prompt, completion: Completion) -> float | None:
 def roll(codec: Codec, questions: list[str], **credit: Any) -> Rollout:
     prompts = [replace(number_prompt(codec, question, 0), domain=DOMAIN[question]) for question in questions]
     return collect(
-        lambda refill: (prompts, [0] * len(prompts)),
+        lambda taken, count: (prompts, [0] * len(prompts)),
         ScriptedEngine(codec, SCRIPT),
         RewardSuite({"plus": plus, "length": length}, {"length": 0.5}, routes={"plus": ["reasoning"]}),
         sampling=Sampling(group_size=2),

@@ -48,7 +48,7 @@ def roll(codec: Codec, server: Endpoint, cache: Path, *, stop_at: StopAt = NEVER
     judge = Judge(Tags(), base_url=server.url, model="m", cache=cache, **{**quick, **options})
     suite = RewardSuite({"judge": judge}, routes={"judge": ["helpful"]}, stop_at=stop_at)
 
-    def draw(refill: int) -> tuple[list[Prompt], list[int]]:
+    def draw(taken: int, count: int) -> tuple[list[Prompt], list[int]]:
         return prompts, [0, 1, 2]
 
     try:
