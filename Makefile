@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint bench clean
+.PHONY: help install install-dev demo test test-gpu lint bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -33,6 +33,10 @@ demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 
 test: install-dev  ## all tests that need no GPU
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --numprocesses 2 --quiet
+
+test-gpu: install-dev  ## the tests that need a GPU
+	@$(BIN)/python -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU here")'
+	$(BIN)/python -m pytest --quiet -m gpu tests/gpu
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .

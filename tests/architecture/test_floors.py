@@ -44,6 +44,7 @@ THIRD_PARTY = {
     },
     "lightning": {"data", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
+    "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
     "flash_attn": {"models"},
     "safetensors": {"data"},

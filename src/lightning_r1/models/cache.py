@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+_FEWEST_ROWS = 8  # a compiled step of fewer saves nothing
+
 
 class RolloutCache(Cache):
     """One :class:`RolloutCacheLayer` for each decoder layer.
@@ -23,8 +25,8 @@ class RolloutCache(Cache):
         rows: rows while decoding, N.
         columns: the longest row, L; more raises an ``IndexError``.
         device: of the model.
-        fixed: give every step the same shapes (all rows, whole blocks of columns), for a compiled step; else a step
-            sees the rows and columns that are in use.
+        fixed: for a compiled step, which is made anew for every shape: columns come in blocks of so many, and the
+            number of rows is halved or left alone. 0 where a step sees the rows and columns that are in use.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class RolloutCache(Cache):
         """Rows in use: the first ones."""
         self.longest = 0
         """Tokens in the longest of them."""
+        self.seen = 0
+        """Columns of the next step, its own token's included."""
         self.common: int | None = None
         """Tokens in every one of them, if they are equally long."""
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
@@ -46,12 +50,12 @@ class RolloutCache(Cache):
         self.rollout_layers = [RolloutCacheLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self.rollout_layers))
 
-    @property
-    def seen(self) -> int:
-        """Columns of the next step, its own token's included."""
-        if self.fixed:
-            return -(-(self.longest + 1) // self.fixed) * self.fixed
-        return self.longest + 1
+    def batch(self) -> int:
+        """Rows of the next step: the live ones, or the least fixed number that holds them."""
+        rows = self.rows if self.fixed else self.live
+        while self.fixed and rows % 2 == 0 and rows // 2 >= max(self.live, _FEWEST_ROWS):
+            rows //= 2
+        return rows
 
     def admit(self, rows: Tensor, prompts: DynamicCache, group_size: int) -> None:
         """Give each prefilled prompt ``group_size`` rows.
@@ -76,6 +80,8 @@ class RolloutCache(Cache):
         # a compiled step is one program: it takes every row for one with a length of its own
         self.common = self.longest if not self.fixed and min(lengths, default=0) == self.longest else None
         self.lengths[: self.live] = torch.tensor(lengths, dtype=torch.long).to(self.lengths.device)
+        self.lengths[self.live :] = 0
+        self._see()
 
     def advance(self) -> None:
         """A step has written a token to every row."""
@@ -83,12 +89,18 @@ class RolloutCache(Cache):
         self.longest += 1
         if self.common is not None:
             self.common += 1
+        self._see()
 
-    def counted(self) -> Tensor | None:
-        """Mask ``[live, seen]`` of the tokens that the next step sees, its own included; None for all."""
+    def _see(self) -> None:
+        self.seen = self.longest + 1
+        if self.fixed:
+            self.seen = -(-self.seen // self.fixed) * self.fixed
+
+    def counted(self, rows: int) -> Tensor | None:
+        """Mask ``[rows, seen]`` of the tokens that the next step sees, its own included; None for all."""
         if self.common is not None:
             return None
-        return self.every_column[: self.seen] <= self.lengths[: self.live].unsqueeze(1)
+        return self.every_column[: self.seen] <= self.lengths[:rows].unsqueeze(1)
 
 
 class RolloutCacheLayer(CacheLayerMixin):
@@ -118,6 +130,10 @@ class RolloutCacheLayer(CacheLayerMixin):
         # latent attention makes its values of what stands here as keys
         self.keys, self.values = key_states.new_zeros(shape(key_states)), value_states.new_zeros(shape(value_states))
         self.is_initialized = True
+        if self.of.fixed:
+            # a CUDA graph writes to them where they are, and would else copy them at every step
+            for states in (self.keys, self.values):
+                torch._dynamo.mark_static_address(states)
 
     def admit(self, rows: Tensor, keys: Tensor, values: Tensor, group_size: int) -> None:
         """See :meth:`RolloutCache.admit`; ``[B, heads, P, head_dim]``."""
@@ -153,7 +169,7 @@ class RolloutCacheLayer(CacheLayerMixin):
 
     def get_seq_length(self) -> int:
         """Columns in front of the next step's last one."""
-        return self.of.seen - 1
+        return max(0, self.of.seen - 1)
 
     def get_max_length(self) -> int:
         """Tokens that can be held."""

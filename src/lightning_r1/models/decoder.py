@@ -6,11 +6,14 @@ go through :mod:`lightning_r1.models.lean`, because there the modules around the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from lightning_r1.models.attention import decodes_with, decoding_attention
@@ -20,6 +23,8 @@ from lightning_r1.models.policy import Policy
 
 # Tokens, padding included, that are prefilled together: enough to keep a GPU busy, few enough to bound the memory.
 _PREFILL_TOKENS = 32768
+# A compiled step is one program for each number of columns: they come in blocks, and in few of them.
+_BLOCK, _MOST_BLOCKS = 128, 4
 
 
 class Step(Protocol):
@@ -39,14 +44,28 @@ class Decoder:
         columns: tokens of the longest row.
         pad_id: fills what a prompt is shorter than its neighbours.
         lean: take the short way through small models of the common kind.
+        compile: make one program of the model's step, and on CUDA a graph of it; it is never lean then.
     """
 
-    def __init__(self, policy: Policy, *, rows: int, columns: int, pad_id: int, lean: bool = True) -> None:
+    def __init__(
+        self, policy: Policy, *, rows: int, columns: int, pad_id: int, lean: bool = True, compile: bool = False
+    ) -> None:
         self.policy, self.pad_id = policy, pad_id
         model = policy.model
         self.device = model.device
-        self.cache = RolloutCache(cache_layers(model), rows=rows, columns=columns, device=self.device)
-        self.step: Step = LeanStep(model, self.cache) if lean and can_be_lean(model) else ModelStep(policy, self.cache)
+        if compile and not self.ragged:
+            raise ValueError(
+                f"rollout.compile=true: model_type={model.config.model_type!r} with "
+                f"{model.config._attn_implementation} attention needs rows of one length, and a compiled step has rows "
+                "of any. Set rollout.compile=false"
+            )
+        block = max(_BLOCK, -(-columns // _MOST_BLOCKS)) if compile else 0
+        self.cache = RolloutCache(cache_layers(model), rows=rows, columns=columns, device=self.device, fixed=block)
+        self.step: Step
+        if lean and not compile and can_be_lean(model):
+            self.step = LeanStep(model, self.cache)
+        else:
+            self.step = ModelStep(policy, self.cache, _compiled(self.device.type) if compile else forward)
 
     @property
     def ragged(self) -> bool:
@@ -83,25 +102,44 @@ class ModelStep:
     Args:
         policy: any transformers decoder.
         cache: is read and written.
+        run: :func:`forward`, or that compiled.
     """
 
-    def __init__(self, policy: Policy, cache: RolloutCache) -> None:
-        self.model, self.cache = policy.model, cache
+    def __init__(self, policy: Policy, cache: RolloutCache, run: Callable[..., Tensor]) -> None:
+        self.model, self.cache, self.run = policy.model, cache, run
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """See :class:`Step`."""
-        cache = self.cache
+        live, rows = len(tokens), self.cache.batch()
         with decoding_attention(self.model):
-            logits = self.model(
-                input_ids=tokens.unsqueeze(1),
-                attention_mask=cache.counted(),
-                position_ids=cache.lengths[: cache.live].unsqueeze(1),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-        cache.advance()
-        return logits
+            logits = self.run(self.model, self.cache, F.pad(tokens, (0, rows - live)) if rows > live else tokens)
+        self.cache.advance()
+        return logits[:live]
+
+
+def forward(model: PreTrainedModel, cache: RolloutCache, tokens: Tensor) -> Tensor:
+    """Logits ``[n, V]`` behind the tokens ``[n]``."""
+    rows = len(tokens)
+    return model(
+        input_ids=tokens.unsqueeze(1),
+        attention_mask=cache.counted(rows),
+        position_ids=cache.lengths[:rows].unsqueeze(1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+
+
+@functools.cache
+def _compiled(device: str) -> Callable[..., Tensor]:
+    """:func:`forward` compiled, once for every shape it meets; on CUDA its kernels are replayed as a graph."""
+    program = torch.compile(forward, mode="reduce-overhead" if device == "cuda" else "default", dynamic=False)
+
+    def run(model: PreTrainedModel, cache: RolloutCache, tokens: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # the last step's logits have been used
+        return program(model, cache, tokens)
+
+    return run
 
 
 def _parts(lengths: Sequence[int]) -> list[tuple[int, int]]:

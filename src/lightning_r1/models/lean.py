@@ -137,7 +137,7 @@ class LeanStep:
         """Logits ``[n, V]`` behind ``tokens`` ``[n]``."""
         cache = self.cache
         cos, sin = self._rotation()
-        counted = cache.counted()
+        counted = cache.counted(len(tokens))
         hidden_columns = None if counted is None else ~counted.view(len(tokens), 1, 1, -1)
         x = F.embedding(tokens, self.embedding)
         for layer, held in zip(self.layers, cache.rollout_layers, strict=True):

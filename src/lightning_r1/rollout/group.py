@@ -36,6 +36,8 @@ class GroupEngine:
         check_every: steps between two questions which rows have finished; by default 1 on a CPU and 16 elsewhere, where
             a question waits for the device. Completions do not depend on it.
         lean: take the short way through small models of the common kind, on a CPU.
+        compile: make one program of a step (minutes, at the first rollout), and on CUDA a graph that is replayed: for
+            models whose arithmetic takes less than the calls that start it.
 
     Raises:
         ValueError: if the architecture keeps a state that is not keys and values.
@@ -53,9 +55,10 @@ class GroupEngine:
         max_rows: int = 512,
         check_every: int | None = None,
         lean: bool = True,
+        compile: bool = False,
     ) -> None:
         self.policy, self.codec, self.max_rows = policy, codec, max_rows
-        self.check_every, self.lean = check_every, lean
+        self.check_every, self.lean, self.compile = check_every, lean, compile
         self.version = 0
         cache_layers(policy.model)  # refuses what cannot be held
 
@@ -113,7 +116,14 @@ class _Rollout:
         columns = max(len(prompt.token_ids) + budget for prompt, budget in zip(prompts, budgets, strict=True))
         rows = min(len(prompts), max(1, engine.max_rows // sampling.group_size)) * sampling.group_size
         model = engine.policy.model
-        self.decoder = Decoder(engine.policy, rows=rows, columns=columns, pad_id=engine.codec.pad_id, lean=engine.lean)
+        self.decoder = Decoder(
+            engine.policy,
+            rows=rows,
+            columns=columns,
+            pad_id=engine.codec.pad_id,
+            lean=engine.lean,
+            compile=engine.compile,
+        )
         vocabulary = model.get_output_embeddings().weight.shape[0]
         self.rows = Rows(rows, max(budgets), engine.codec, sampling, vocabulary, model.device)
         on_cpu = model.device.type == "cpu"

@@ -42,7 +42,7 @@ class Grown:
     def step(self, cache: RolloutCache) -> None:
         """A random token to both; compare what every row sees."""
         live = cache.live
-        counted = cache.counted()
+        counted = cache.counted(cache.live)
         for layer, of_layer in enumerate(self.rows):
             keys, values = states(live, 1), states(live, 1)
             seen_keys, seen_values = cache.update(keys, values, layer)
@@ -120,12 +120,25 @@ def test_a_fixed_cache_shows_whole_blocks() -> None:
     seen = []
     for _ in range(6):
         keys, _ = cache.update(states(3, 1), states(3, 1), 0)
-        counted = cache.counted()
+        counted = cache.counted(3)
         assert counted is not None
         assert counted.shape == (3, keys.shape[2])
         seen.append(keys.shape[2])
         cache.advance()
     assert seen == [4, 8, 8, 8, 8, 12]
+
+
+@pytest.mark.parametrize(("rows", "batches"), [(32, [32, 32, 16, 16, 8, 8]), (24, [24, 24, 24, 24, 12, 12])])
+def test_a_fixed_cache_halves_its_rows(rows: int, batches: list[int]) -> None:
+    cache = RolloutCache(layers=1, rows=rows, columns=4, fixed=4)
+    found = []
+    for live in (rows, 17, 16, 13, 8, 1):
+        cache.set_lengths([1] * live)
+        found.append(cache.batch())
+    assert found == batches
+    free = RolloutCache(layers=1, rows=rows, columns=4)
+    free.set_lengths([1] * 13)
+    assert free.batch() == 13
 
 
 def test_keys_and_values_may_differ_in_size() -> None:
@@ -139,12 +152,11 @@ def test_keys_and_values_may_differ_in_size() -> None:
 
 def test_sizes_for_the_mask() -> None:
     cache = RolloutCache(layers=1, rows=2, columns=9)
-    assert cache.get_mask_sizes(1, 0) == (1, 0)
     cache.set_lengths([4, 3])
     assert cache.get_mask_sizes(1, 0) == (5, 0)
     assert cache.get_seq_length() == 4
     assert cache.rollout_layers[0].get_max_length() == 9
-    assert cache.counted().tolist() == [[True] * 5, [True] * 4 + [False]]  # type: ignore[union-attr]
+    assert cache.counted(2).tolist() == [[True] * 5, [True] * 4 + [False]]  # type: ignore[union-attr]
 
 
 def test_more_than_was_allocated_is_an_error() -> None:
