@@ -167,7 +167,7 @@ class VLLMEngine:
     def wake(self) -> None:
         """Start, or take the memory again."""
         if self._engine is None:
-            self._in_time = InTime("vLLM", _FIX)
+            self._in_time = InTime("vLLM", _FIX, self._gone)
             self._engine = self._call("starting", self._start, seconds=self.start_s)
         if self._asleep:
             self._call("waking up", self._engine.wake_up)
@@ -183,6 +183,15 @@ class VLLMEngine:
     def _call(self, what: str, work: Any, *, seconds: float | None = None) -> Any:
         assert self._in_time is not None
         return self._in_time(what, work, seconds=self.timeout_s if seconds is None else seconds)
+
+    def _gone(self) -> bool:
+        """vLLM 0.32 waits for ever for a step of a process that was killed; it knows, though, that it was."""
+        try:
+            if self._engine is not None:
+                self._engine.engine_core.ensure_alive()
+        except Exception:
+            return True
+        return False
 
     def _remote(self, method: str, *arguments: Any) -> Any:
         return self._engine.collective_rpc(method, timeout=self.timeout_s, args=arguments)
