@@ -72,7 +72,7 @@ def test_weights_arrive_and_log_probabilities_are_the_trainers(engine: VLLMServe
 
 def test_an_update_that_is_broken_off_is_begun_anew(engine: VLLMServerEngine) -> None:
     engine.sync_weights(1)
-    engine._remote("r1_start")  # and nothing more
+    engine.routes.remote("r1_start")  # and nothing more
     engine.sync_weights(2)
     assert logprob_gap(engine.policy, engine.codec, sampled(engine), 1.0) < 1e-5
 
@@ -94,7 +94,7 @@ def test_another_model_is_refused(url: str) -> None:
 def test_what_the_server_cannot_load_is_an_error_by_name(engine: VLLMServerEngine) -> None:
     engine.wake()
     with pytest.raises(EngineError, match=r"/collective_rpc: HTTP 500"):
-        engine._remote("r1_receive", ["model.norm.weight"], ["float32"], [[3]], "AAAA")
+        engine.routes.remote("r1_receive", ["model.norm.weight"], ["float32"], [[3]], "AAAA")
     engine.sync_weights(1)
     assert logprob_gap(engine.policy, engine.codec, sampled(engine), 1.0) < 1e-5
 

@@ -46,11 +46,11 @@ class ContinuousEngine:
         flash: bool = True,
         timeout_s: float = 600.0,
     ) -> None:
+        self.version = 0
         self.policy, self.codec, self.timeout_s = policy, codec, timeout_s
         said = {"max_memory_percent": max_memory_percent, "page_size": page_size}
         self.options = {name: value for name, value in said.items() if value is not None}
         self.flash = flash
-        self.version = 0
 
     def generate(
         self,
