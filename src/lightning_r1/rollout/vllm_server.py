@@ -96,9 +96,9 @@ class VLLMServerEngine:
         finished: Finished | None = None,
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
-        self.wake()
-        groups: dict[int, Group] = {}
         asked = [partial(self._sample, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        groups: dict[int, Group] = {}
+        self.wake()
         for index, rows in as_answered(asked, self.at_once):
             groups[index] = as_group(prompts[index], self.codec, rows, self.version)
             if finished:
