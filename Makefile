@@ -1,11 +1,12 @@
 # Two commands do everything: `make demo` and `make test`. Both set up first.
 PYTHON ?= python3
 VENV   ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-gpu lint bench clean
+.PHONY: help install install-dev demo test test-gpu test-vllm lint bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -31,12 +32,21 @@ install-dev: $(VENV)/.dev $(BIN)/bwrap  ## the same with what tests and benchmar
 demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 	$(BIN)/python recipes/pipeline.py pipeline=mini runner=subprocess workers=2
 
-test: install-dev  ## all tests that need no GPU
+test: install-dev  ## all tests that need no GPU and no vLLM
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --numprocesses 2 --quiet
 
 test-gpu: install-dev  ## the tests that need a GPU
 	@$(BIN)/python -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU here")'
 	$(BIN)/python -m pytest --quiet -m gpu tests/gpu
+
+# vLLM has pins of its own, and an environment of its own. One that can import vLLM already is used as it is.
+test-vllm:  ## the tests with a real vLLM, in the environment VLLM_VENV=.venv-vllm
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -c 'import vllm.version' 2> /dev/null \
+		|| $(VLLM_VENV)/bin/python -m pip install --quiet --editable '.[vllm,dev]' || true
+	@$(VLLM_VENV)/bin/python -c 'import vllm.version, lightning_r1' || { echo "vLLM 0.32 or lightning_r1 cannot be imported in" \
+		"$(VLLM_VENV): install both there, or name another environment: make test-vllm VLLM_VENV=..."; exit 1; }
+	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest --quiet -m vllm tests/vllm
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -47,4 +57,4 @@ bench: install-dev  ## one GRPO step beside TRL's, in one run
 	$(BIN)/python recipes/benchmark.py benchmark=grpo_step_vs_trl
 
 clean:  ## remove the virtual environment and caches; outputs stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-vllm .mypy_cache .pytest_cache .ruff_cache

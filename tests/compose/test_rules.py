@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from lightning_r1.config import checks
 from lightning_r1.config.checks import RULES, check_rules
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
@@ -108,7 +107,7 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
     overrides, message = BROKEN[name]
     with pytest.raises(ConfigError, match=message) as caught:
-        getattr(checks, name)(config(*overrides))
+        {rule.__name__: rule for rule in RULES}[name](config(*overrides))
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):
         check_rules(config(*overrides))

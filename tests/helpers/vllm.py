@@ -28,10 +28,20 @@ def served_base(output: Path) -> Path:
     return output / "coin" / "base" / "model"
 
 
-def vllm_rl(output: Path, base: Path, *overrides: str) -> dict[str, Any]:
-    """Config of four steps of GRPO on the coin task that sample with vLLM beside the trainer."""
-    options = [f"rollout.{name}={value}" for name, value in QUICK.items()]
+def vllm_rl(output: Path, base: Path, *overrides: str, server: str | None = None) -> dict[str, Any]:
+    """Config of four steps of GRPO on the coin task that sample with vLLM.
+
+    Args:
+        output: of the run.
+        base: to start from.
+        overrides: besides.
+        server: address of a vLLM server; without one vLLM is started beside the trainer.
+    """
+    if server:
+        engine = ["rollout=vllm_server", f"rollout.base_url={server}", "rollout.parity_tolerance=1e-3"]
+    else:
+        engine = ["rollout=vllm", *(f"rollout.{name}={value}" for name, value in QUICK.items())]
     return coin_rl(
-        output, base, "rollout=vllm", *options, "algo.sampler_correction=truncate", "trainer.max_steps=4",
+        output, base, *engine, "algo.sampler_correction=truncate", "trainer.max_steps=4",
         "+eval.sets.operators.size=8", *overrides,
     )  # fmt: skip

@@ -10,11 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_r1.config.engine_rules import (
-    an_engine_in_vllm_has_vllm,
-    another_programs_samples_are_corrected,
-    engines_options_are_in_range,
-)
+from lightning_r1.config.engine_rules import ENGINE_RULES
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.program_rules import programs_have_a_grader
 from lightning_r1.config.reading import Config, get
@@ -247,9 +243,7 @@ def routes_lead_from_rewards_to_domains(config: Config) -> None:
 
 
 rule(programs_have_a_grader)
-rule(another_programs_samples_are_corrected)
-rule(engines_options_are_in_range)
-rule(an_engine_in_vllm_has_vllm)
+RULES.extend(ENGINE_RULES)
 
 
 @rule

@@ -56,3 +56,6 @@ def _is_address(value: str) -> bool:
 
 def _engine(config: Config) -> str:
     return str(get(config, "rollout._target_"))
+
+
+ENGINE_RULES = [another_programs_samples_are_corrected, engines_options_are_in_range, an_engine_in_vllm_has_vllm]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -52,10 +53,11 @@ class InTime:
     Args:
         name: of the other program, for messages.
         fix: what to do about it, for messages.
+        gone: whether the other program has ended, so that waiting is in vain; looked at every second.
     """
 
-    def __init__(self, name: str, fix: str) -> None:
-        self.name, self.fix = name, fix
+    def __init__(self, name: str, fix: str, gone: Callable[[], bool] = lambda: False) -> None:
+        self.name, self.fix, self.gone = name, fix, gone
         self.given_up = ""
         self._work: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         self._done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
@@ -72,22 +74,32 @@ class InTime:
             seconds: it may take.
 
         Raises:
-            EngineError: if it raised anything, or is late; after that, at every further call.
+            EngineError: if it raised anything, if it is late, or the other program is gone; after the last two, at
+                every further call.
         """
         if self.given_up:
             raise EngineError(f"{self.name}: {what}: {self.given_up}")
         self._work.put(work)
-        try:
-            result, error = self._done.get(timeout=seconds)
-        except Empty:
-            self.given_up = f"given up, it did not answer before; {self.fix}"
-            raise EngineError(f"{self.name}: {what} did not end within {seconds:g} s; {self.fix}") from None
+        result, error = self._wait(what, seconds)
         if isinstance(error, EngineError):
             raise error
         if error is not None:
             told = (str(error).strip() or "no message").splitlines()[0]
             raise EngineError(f"{self.name}: {what} failed ({type(error).__name__}: {told}); {self.fix}") from error
         return result
+
+    def _wait(self, what: str, seconds: float) -> tuple[Any, BaseException | None]:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            gone = self.gone()  # before the look for a result: it may have ended by giving one
+            try:
+                return self._done.get(timeout=max(0.0, min(1.0, left)))
+            except Empty:
+                why = "its process has ended" if gone else f"it did not end within {seconds:g} s" if left <= 0 else ""
+            if why:
+                self.given_up = f"given up before; {self.fix}"
+                raise EngineError(f"{self.name}: {what}: {why}; {self.fix}")
 
     def _run(self) -> None:
         while True:

@@ -1,7 +1,8 @@
 """Start a vLLM server that a trainer can sample from, and send weights to.
 
 ``python -m lightning_r1.rollout.serve_vllm MODEL [--host 127.0.0.1] [--port 8000] [--weights http|nccl] [more]``
-becomes ``vllm serve MODEL`` with the right flags; ``more`` goes to vLLM as it is (``--tensor-parallel-size 8``).
+becomes vLLM's OpenAI-compatible server with the right flags; ``more`` goes to it as it is
+(``--tensor-parallel-size 8``). By its module, for ``vllm serve`` is not in every build of vLLM.
 
 The update of weights and the call of worker methods are among vLLM's development routes, which anybody who reaches
 the port may use: listen on 127.0.0.1 or a private network only.
@@ -33,7 +34,7 @@ def serve_command(
         weights: how they come: ``http`` works everywhere, ``nccl`` from GPU to GPU.
 
     >>> serve_command("org/model", "--seed", "1")[2:7]
-    ['vllm.entrypoints.cli.main', 'serve', 'org/model', '--host', '127.0.0.1']
+    ['vllm.entrypoints.openai.api_server', '--model', 'org/model', '--host', '127.0.0.1']
     """
     flags = [
         *("--host", host, "--port", str(port)),
@@ -42,10 +43,12 @@ def serve_command(
         *("--worker-extension-cls", EXTENSION),
         "--enable-prefix-caching",
         "--skip-tokenizer-init",
+        "--enable-scale-out",  # token ids in, token ids out
+        "--disable-uvicorn-access-log",
     ]
     if weights == "nccl":
         flags += ["--weight-transfer-config", json.dumps({"backend": "nccl"})]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *flags, *more]
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags, *more]
 
 
 def serve_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -30,12 +30,11 @@ from lightning_r1.models.live_weights import buckets, live_weights
 from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime
+from lightning_r1.rollout.vllm_request import vllm_parameters, whole_group
 from lightning_r1.rollout.vllm_worker import EXTENSION
 from lightning_r1.types import Group, Prompt, Sampling
 
 INSTALL = "install it with: pip install 'lightning-r1[vllm]', or choose rollout=group"
-Row = tuple[list[int], list[float]]
-"""Token ids and log-probabilities of a completion."""
 _FIX = "look at vLLM's lines above (VLLM_LOGGING_LEVEL=INFO tells more), or choose rollout=group"
 
 
@@ -168,7 +167,7 @@ class VLLMEngine:
     def wake(self) -> None:
         """Start, or take the memory again."""
         if self._engine is None:
-            self._in_time = InTime("vLLM", _FIX)
+            self._in_time = InTime("vLLM", _FIX, self._gone)
             self._engine = self._call("starting", self._start, seconds=self.start_s)
         if self._asleep:
             self._call("waking up", self._engine.wake_up)
@@ -184,6 +183,15 @@ class VLLMEngine:
     def _call(self, what: str, work: Any, *, seconds: float | None = None) -> Any:
         assert self._in_time is not None
         return self._in_time(what, work, seconds=self.timeout_s if seconds is None else seconds)
+
+    def _gone(self) -> bool:
+        """vLLM 0.32 waits for ever for a step of a process that was killed; it knows, though, that it was."""
+        try:
+            if self._engine is not None:
+                self._engine.engine_core.ensure_alive()
+        except Exception:
+            return True
+        return False
 
     def _remote(self, method: str, *arguments: Any) -> Any:
         return self._engine.collective_rpc(method, timeout=self.timeout_s, args=arguments)
@@ -254,44 +262,6 @@ class _Beside:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._remote("finish_weight_update")
-
-
-def vllm_parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> dict[str, Any]:
-    """``SamplingParams`` of one prompt's group, for the library and over HTTP alike.
-
-    Completion g draws from ``seed + g`` (vLLM's own rule). Only our stop tokens stop, the model's EOS among them.
-    """
-    return {
-        "n": sampling.group_size if sampling.temperature else 1,  # greedy ones are all alike, and refused
-        "max_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "seed": seed % 2**62,  # and G more stay below what 64 bits hold
-        "stop_token_ids": list(stop_ids),
-        "ignore_eos": True,
-        "logprobs": 0,
-        "detokenize": False,
-    }
-
-
-def whole_group(rows: Sequence[Row], sampling: Sampling, who: str) -> list[Row]:
-    """All completions of a group, from what :func:`vllm_parameters` asked for.
-
-    Raises:
-        EngineError: if it is something else; names the place and the numbers.
-    """
-    asked = sampling.group_size if sampling.temperature else 1
-    if len(rows) != asked:
-        raise EngineError(f"{who}: {len(rows)} completions came where {asked} were asked for")
-    for tokens, logprobs in rows:
-        if not 1 <= len(tokens) <= sampling.max_new_tokens or len(logprobs) != len(tokens):
-            raise EngineError(
-                f"{who}: a completion has {len(tokens)} tokens and {len(logprobs)} log-probabilities, where 1 to "
-                f"{sampling.max_new_tokens} of each were asked for"
-            )
-    return list(rows) * (sampling.group_size // asked)
 
 
 @contextmanager

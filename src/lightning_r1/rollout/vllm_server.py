@@ -16,13 +16,10 @@ the fix.
 from __future__ import annotations
 
 import base64
-import json
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from http.client import HTTPException
 from typing import Any, Literal
 
 import torch
@@ -32,14 +29,11 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.models.live_weights import buckets, live_weights
 from lightning_r1.models.policy import Policy
 from lightning_r1.parallel.collectives import all_gather, rank, together
-from lightning_r1.remote.post import Post, ReplyTooLong
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime, as_answered
-from lightning_r1.rollout.vllm import Row, vllm_parameters, whole_group
+from lightning_r1.rollout.vllm_http import FIX, VLLMRoutes
+from lightning_r1.rollout.vllm_request import Row, vllm_parameters, whole_group
 from lightning_r1.types import Group, Prompt, Sampling
-
-_MOST_BYTES = 1 << 30
-_FIX = "look at the server's log, and start it with python -m lightning_r1.rollout.serve_vllm MODEL"
 
 
 class VLLMServerEngine:
@@ -82,16 +76,16 @@ class VLLMServerEngine:
         sync_s: float = 600.0,
     ) -> None:
         self.policy, self.codec, self.dtype, self.weights = policy, codec, dtype, weights
-        self.url, self.api_key_env = base_url.rstrip("/").removesuffix("/v1"), api_key_env
+        self.url = base_url.rstrip("/").removesuffix("/v1")
         self.nccl_address, self.bucket_mib, self.at_once = nccl_address, bucket_mib, at_once
         self.parity_tolerance = parity_tolerance
         self.start_s, self.timeout_s, self.sync_s = start_s, timeout_s, sync_s
         self.version = 0
+        self.routes = VLLMRoutes(self.url, api_key_env, timeout_s=timeout_s, sync_s=sync_s)
         self.served: dict[str, Any] = {}
         """What the server says of itself, once it is up."""
-        self._post = Post(_MOST_BYTES)
         self._transfer: Any = None  # by NCCL, see :mod:`.vllm_transfer`
-        self._in_time = InTime(f"vLLM at {self.url}", _FIX)
+        self._in_time = InTime(f"vLLM at {self.url}", FIX)
 
     def generate(
         self,
@@ -103,9 +97,9 @@ class VLLMServerEngine:
         finished: Finished | None = None,
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
-        self.wake()
-        groups: dict[int, Group] = {}
         asked = [partial(self._sample, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        groups: dict[int, Group] = {}
+        self.wake()
         for index, rows in as_answered(asked, self.at_once):
             groups[index] = as_group(prompts[index], self.codec, rows, self.version)
             if finished:
@@ -117,14 +111,14 @@ class VLLMServerEngine:
     def _sample(self, prompt: Prompt, sampling: Sampling, seed: int) -> list[Row]:
         parameters = vllm_parameters(sampling, seed, self.codec.stop_ids)
         path = "/inference/v1/generate"
-        told = self._ask(path, {"token_ids": list(prompt.token_ids), "sampling_params": parameters})
+        told = self.routes.ask(path, {"token_ids": list(prompt.token_ids), "sampling_params": parameters})
         try:
             choices = sorted(told["choices"], key=lambda choice: choice["index"])
             rows = [(list(map(int, one["token_ids"])), _logprobs(one)) for one in choices]
             versions = {span["version"] for one in choices for span in one["weight_versions"]}
         except (KeyError, TypeError, ValueError) as error:
             raise EngineError(
-                f"{self.url}{path}: the reply is not vLLM 0.32's ({type(error).__name__}: {error}); {_FIX}"
+                f"{self.url}{path}: the reply is not vLLM 0.32's ({type(error).__name__}: {error}); {FIX}"
             ) from error
         if versions != {str(self.version)}:
             raise EngineError(
@@ -133,7 +127,7 @@ class VLLMServerEngine:
             )
         largest = max(token for tokens, _ in rows for token in tokens)
         if largest >= self._vocabulary:
-            raise EngineError(f"{self.url}: token {largest} came, the policy has {self._vocabulary}; {_FIX}")
+            raise EngineError(f"{self.url}: token {largest} came, the policy has {self._vocabulary}; {FIX}")
         return whole_group(rows, sampling, f"{self.url}, prompt {prompt.id}")
 
     def sync_weights(self, version: int) -> None:
@@ -156,24 +150,24 @@ class VLLMServerEngine:
                     pass
         if rank():
             return
-        if not self._ask("/reset_prefix_cache", {}, seconds=self.sync_s).get("success"):
+        if not self.routes.ask("/reset_prefix_cache", {}, seconds=self.sync_s).get("success"):
             raise EngineError(
                 f"{self.url}/reset_prefix_cache: the cache of the old weights could not be emptied, something is still "
                 "being sampled there. Give each run a server of its own"
             )
-        self._ask("/update_weight_version", {"new_version": str(version)}, seconds=self.sync_s)
+        self.routes.ask("/update_weight_version", {"new_version": str(version)}, seconds=self.sync_s)
 
     def _over_http(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         deadline = time.monotonic() + self.sync_s
-        self._remote("r1_start")
+        self.routes.remote("r1_start")
         for bucket in buckets(weights, self.bucket_mib << 20):
             if time.monotonic() > deadline:
                 raise EngineError(
                     f"{self.url}: the weights were not sent within {self.sync_s:g} s; raise rollout.sync_s"
                 )
             data = base64.b64encode(bucket.data).decode()
-            self._remote("r1_receive", bucket.names, bucket.dtypes, bucket.shapes, data)
-        self._remote("r1_finish")
+            self.routes.remote("r1_receive", bucket.names, bucket.dtypes, bucket.shapes, data)
+        self.routes.remote("r1_finish")
 
     def sleep(self) -> None:
         """The server has its own memory."""
@@ -187,7 +181,7 @@ class VLLMServerEngine:
         deadline = time.monotonic() + self.start_s
         while True:
             try:
-                self._ask("/health", None, seconds=min(10.0, self.start_s), method="GET")
+                self.routes.ask("/health", None, seconds=min(10.0, self.start_s), method="GET")
                 break
             except EngineError as error:
                 if time.monotonic() + 0.5 > deadline:
@@ -196,7 +190,7 @@ class VLLMServerEngine:
                         f"last: {error}"
                     ) from error
             time.sleep(0.5)
-        served = self._remote("r1_describe")
+        served = self.routes.remote("r1_describe")
         self._compare(served)
         return served
 
@@ -217,7 +211,7 @@ class VLLMServerEngine:
             "logprobs_mode": "processed_logprobs",
         }
         if not isinstance(served, Mapping):
-            raise EngineError(f"{self.url}/collective_rpc: it does not describe itself; {_FIX}")
+            raise EngineError(f"{self.url}/collective_rpc: it does not describe itself; {FIX}")
         for name, value in own.items():
             if served.get(name) != value:
                 raise EngineError(
@@ -229,32 +223,6 @@ class VLLMServerEngine:
                 f"rollout.weights=nccl: the server at {self.url} was not started for it; start it with "
                 "serve_vllm MODEL --weights nccl, or set rollout.weights=http"
             )
-
-    def _remote(self, method: str, *arguments: Any) -> Any:
-        """Call a method of :class:`.WeightReceiver` in every process that serves; what the first one says."""
-        call = {"method": method, "args": arguments, "timeout": self.sync_s}
-        return (self._ask("/collective_rpc", call, seconds=self.sync_s).get("results") or [None])[0]
-
-    def _ask(self, path: str, body: Any, *, seconds: float | None = None, method: str = "POST") -> dict[str, Any]:
-        url, seconds = self.url + path, self.timeout_s if seconds is None else seconds
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.api_key_env):
-            headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            reply = self._post.send(url, data, headers, timeout_s=seconds, method=method)
-            told = json.loads(reply.body) if reply.status == 200 and reply.body.strip() else {}
-        except TimeoutError as error:
-            raise EngineError(f"{url}: no whole answer within {seconds:g} s; {_FIX}") from error
-        except (OSError, HTTPException, ReplyTooLong, ValueError, RecursionError) as error:
-            told = " ".join(str(error).split())
-            raise EngineError(f"{url}: {type(error).__name__}: {told}; {_FIX}") from error
-        if reply.status != 200:
-            said = " ".join(reply.body.decode(errors="replace").split())
-            raise EngineError(f"{url}: HTTP {reply.status}: {said}; {_hint(reply.status, self.api_key_env)}")
-        if not isinstance(told, dict):
-            raise EngineError(f"{url}: the reply is no JSON object; {_FIX}")
-        return told
 
     @property
     def _vocabulary(self) -> int:
@@ -279,7 +247,7 @@ class VLLMServerEngine:
             self._transfer = over_nccl(
                 self.policy.model,
                 dtype,
-                _Away(self._ask, self.sync_s),
+                _Away(self.routes.ask, self.sync_s),
                 rank=rank(),
                 address=self.nccl_address or socket.gethostname(),
                 port=all_gather(port)[0],
@@ -309,9 +277,3 @@ class _Away:
 
 def _logprobs(choice: Mapping[str, Any]) -> list[float]:
     return [float(entry["logprob"]) for entry in choice["logprobs"]["content"]]
-
-
-def _hint(status: int, api_key_env: str) -> str:
-    if status in (401, 403):
-        return f"it asks for a key: put it into the variable {api_key_env} (rollout.api_key_env)"
-    return _FIX
