@@ -27,6 +27,10 @@ BROKEN = {
         "algo.beta=0.0: jsd needs 0 < beta < 1",
     ),
     "completions_are_scored": (["~reward"], "reward: every completion is scored; choose reward=rules"),
+    "layers_are_computed_again_or_compiled": (
+        ["model.activation_checkpointing=offload", "model.compile=true"],
+        "model.compile=true: not beside activation checkpointing",
+    ),
     "group_has_two_completions": (["algo.sampling.group_size=1"], "algo.sampling.group_size=1"),
     "rollouts_are_random": (["algo.sampling.temperature=0"], "algo.sampling.temperature=0"),
     "scored_distribution_is_the_sampled_one": (["algo.sampling.top_p=0.9"], "algo.sampling.top_p=0.9"),

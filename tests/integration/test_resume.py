@@ -105,6 +105,27 @@ def test_a_new_process_goes_on_to_the_same_bits(
     assert_same(*({k: v for k, v in state["lightning_r1"].items() if k != "seconds"} for state in (ours, theirs)))
 
 
+def test_bfloat16_with_masters_and_shared_prompts_goes_on_to_the_same_bits(base_model: Path, tmp_path: Path) -> None:
+    said = ["model.dtype=bfloat16", "trainer.precision=bf16-true", "phase.module.shared_prefix=on", "optim.lr=1e-5"]
+
+    def run(folder: str) -> dict[str, Any]:
+        return coin_rl(tmp_path / folder, base_model, *EVERYTHING_ON, *said, "eval.sets={}", "name=whole")
+
+    train(run("one"))
+    whole, again = (tmp_path / folder / "whole" for folder in ("one", "two"))
+    (again / "checkpoints").mkdir(parents=True)
+    for file in (whole / "checkpoints").glob("step-0000006.ckpt*"):
+        shutil.copy(file, again / "checkpoints")
+    shutil.copy(whole / "metrics.csv", again)
+    train(run("two"))
+    last = f"checkpoints/step-{STEPS:07d}.ckpt"
+    ours, theirs = (torch.load(folder / last, weights_only=True) for folder in (again, whole))
+    masters = ours["optimizer_states"][0]["masters"]
+    assert {master.dtype for master in masters} == {torch.float32}
+    assert_same(ours["optimizer_states"], theirs["optimizer_states"])
+    assert_same(ours["state_dict"], theirs["state_dict"])
+
+
 def test_a_kill_at_random_moments_changes_nothing(uninterrupted: Path, base_model: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, str(ROOT / "recipes" / "train.py"), *overrides_of(base_model, tmp_path, "whole"),

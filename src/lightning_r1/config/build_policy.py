@@ -16,6 +16,7 @@ from lightning_r1.models.export import read_card
 from lightning_r1.models.identity import vocabulary_hash
 from lightning_r1.models.load import build_model, hollow_model, load_model
 from lightning_r1.models.policy import Policy
+from lightning_r1.models.saving import checkpoint_activations
 from lightning_r1.models.tokenizer import load_tokenizer, number_tokenizer
 
 
@@ -51,9 +52,12 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
     loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
-            return codec, Policy(build_model(model["architecture"], codec.tokenizer, **loading))
-    with _loading(model["path"]):
-        return codec, Policy((hollow_model if hollow else load_model)(model["path"], **loading))
+            made = build_model(model["architecture"], codec.tokenizer, **loading)
+    else:
+        with _loading(model["path"]):
+            made = (hollow_model if hollow else load_model)(model["path"], **loading)
+    checkpoint_activations(made, model.get("activation_checkpointing", False))
+    return codec, Policy(made, compiled=model.get("compile", False))
 
 
 @contextmanager

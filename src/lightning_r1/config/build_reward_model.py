@@ -11,6 +11,7 @@ from lightning_r1.callbacks.example_evaluation import ExampleEvaluation
 from lightning_r1.data.preferences import PreferenceDataModule
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.reward_model import RewardModel, new_reward_model
+from lightning_r1.models.saving import checkpoint_activations
 
 
 def build_reward_model(config: Mapping[str, Any], codec: Codec) -> RewardModel:
@@ -20,13 +21,15 @@ def build_reward_model(config: Mapping[str, Any], codec: Codec) -> RewardModel:
         ValueError: for a model that cannot have one.
     """
     phase, model = config["phase"], config["model"]
-    return new_reward_model(
+    made = new_reward_model(
         model["path"],
         codec.template,
         seed=config["seed"],
         **{name: phase[name] for name in ("scope", "max_tokens")},
         **{name: model[name] for name in ("dtype", "attention", "dropout")},
     )
+    checkpoint_activations(made.model, model.get("activation_checkpointing", False))
+    return made
 
 
 def build_example_evaluation(config: Mapping[str, Any], data: PreferenceDataModule) -> ExampleEvaluation | None:

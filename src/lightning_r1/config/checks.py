@@ -73,6 +73,16 @@ def model_is_a_path_or_an_architecture(config: Config) -> None:
 
 
 @rule
+def layers_are_computed_again_or_compiled(config: Config) -> None:
+    """What is computed again in the backward must be what ran in the forward."""
+    kind, compiled = get(config, "model.activation_checkpointing"), get(config, "model.compile")
+    if kind not in (None, False, True, "offload"):
+        raise ConfigError(f"model.activation_checkpointing={kind!r}: expected false, true or offload")
+    if kind and compiled:
+        raise ConfigError("model.compile=true: not beside activation checkpointing; set one of the two to false")
+
+
+@rule
 def a_teacher_has_learned(config: Config) -> None:
     """Random weights teach nothing."""
     if get(config, "teacher.architecture") is not None:

@@ -109,8 +109,9 @@ def footprint(
     )
     one = Footprint(
         weights=size.weights,
-        gradients=size.weights,
-        optimizer=size.states[bits],
+        # where gradients are added up in float32, those of a micro-batch stand beside the sum
+        gradients=size.weights + (size.masters if bits == 32 and keeps_masters(patient) else 0),
+        optimizer=optimizer_bytes(patient, size, bits),
         frozen=frozen_bytes(patient),
         activations=activations,
         rollout=patient.remembered(("rollout",), lambda: _rollout(patient)),
@@ -162,11 +163,21 @@ def frozen_bytes(patient: Patient) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in others)
 
 
+def keeps_masters(patient: Patient) -> bool:
+    """Whether the optimizer steps on float32 copies of weights that have fewer bits."""
+    return patient.config["optim"].get("master_weights") == "auto"
+
+
+def optimizer_bytes(patient: Patient, size: ModelSize, bits: int) -> int:
+    """Of the optimizer's states, masters included."""
+    return size.mastered_states if bits == 32 and keeps_masters(patient) else size.states[bits]
+
+
 def checkpoint_bytes(patient: Patient) -> int:
     """Of one checkpoint: the weights of all models that the module holds, and the optimizer's states."""
     size = model_size(patient.hollow)
     bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    return size.weights + size.states[bits] + frozen_bytes(patient)
+    return size.weights + optimizer_bytes(patient, size, bits) + frozen_bytes(patient)
 
 
 def sharing(patient: Patient) -> Sharing:

@@ -7,7 +7,8 @@ r"""Log-probabilities and entropy at chosen tokens, without the ``[tokens, vocab
 Hidden states go through the output head a chunk of rows at a time. The forward keeps only the
 log-sum-exp and the entropy of each row; the backward computes each chunk's logits again. The price
 is one more product with the head, the gain is M x V numbers never held: at 8,192 tokens and a
-vocabulary of 152,000, 5 GB in float32, twice.
+vocabulary of 152,000, 5 GB in float32, twice. Where chunks are small beside that, it is not worth its price:
+the first of them, up to 256 MiB, are kept.
 
 .. math:: \frac{\partial \log p_m}{\partial z_{mv}} = [v = y_m] - p_{mv}, \qquad
           \frac{\partial H_m}{\partial z_{mv}} = -p_{mv} (\log p_{mv} + H_m)
@@ -23,6 +24,8 @@ from torch.autograd.function import once_differentiable
 
 from lightning_r1.functional.head import Cap, HeadGradients, Predictions, head_logits, row_chunks
 
+_KEPT_BYTES = 2**28
+
 
 def selected_logprobs(
     hidden: Tensor,
@@ -35,6 +38,7 @@ def selected_logprobs(
     scale: float = 1.0,
     chunk_rows: int | None = None,
     hits: Tensor | None = None,
+    kept_bytes: int = _KEPT_BYTES,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, both differentiable.
 
@@ -49,6 +53,7 @@ def selected_logprobs(
         chunk_rows: rows at a time; by default at most 64 MiB of float32 logits.
         hits: ``[M]`` bool, is filled with whether the target is the most likely token; without it, that is not
             looked for.
+        kept_bytes: of log-probabilities of whole chunks that are kept for the backward.
 
     Returns:
         ``[M]`` log-probabilities and ``[M]`` entropies, in float32 at least.
@@ -58,7 +63,7 @@ def selected_logprobs(
     """
     cap = Predictions(hidden, weight, bias, softcap, scale).cap(temperature)
     chunks = row_chunks(len(hidden), len(weight), chunk_rows)
-    return _SelectedLogprobs.apply(hidden, weight, bias, targets, cap, chunks, hits)
+    return _SelectedLogprobs.apply(hidden, weight, bias, targets, cap, chunks, hits, kept_bytes)
 
 
 class _SelectedLogprobs(torch.autograd.Function):
@@ -74,12 +79,16 @@ class _SelectedLogprobs(torch.autograd.Function):
         cap: Cap,
         chunks: list[slice],
         hits: Tensor | None,
+        kept_bytes: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.cap, ctx.chunks = cap, chunks
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = hidden.new_empty(len(hidden), dtype=dtype)
         lse = torch.empty_like(logprobs)
         entropy = torch.empty_like(logprobs)
+        kept: list[Tensor] = []
+        # a soft cap's slope would have to be kept as well
+        room = kept_bytes if any(ctx.needs_input_grad) and cap.softcap is None else 0
         for rows in chunks:
             z, _ = head_logits(hidden[rows], weight, bias, cap)
             lse[rows] = z.logsumexp(-1)
@@ -89,18 +98,25 @@ class _SelectedLogprobs(torch.autograd.Function):
                 hits[rows] = chosen == z.amax(-1)
             log_p = z.sub_(lse[rows, None])
             entropy[rows] = log_p.exp().mul_(log_p).sum(-1).neg_()
-        ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy)
+            room -= log_p.numel() * log_p.element_size()
+            if room >= 0:
+                kept.append(log_p)
+        ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy, *kept)
         ctx.set_materialize_grads(False)
         return logprobs, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, lse, entropy = ctx.saved_tensors
+        hidden, weight, bias, targets, lse, entropy, *kept = ctx.saved_tensors
         gradients = HeadGradients(hidden, weight, bias, ctx.cap, ctx.needs_input_grad[:3])
-        for rows in ctx.chunks:
-            z, cap_slope = head_logits(hidden[rows], weight, bias, ctx.cap)
-            log_p = z.sub_(lse[rows, None])
+        for number, rows in enumerate(ctx.chunks):
+            cap_slope = None
+            if number < len(kept):
+                log_p = kept[number]
+            else:
+                z, cap_slope = head_logits(hidden[rows], weight, bias, ctx.cap)
+                log_p = z.sub_(lse[rows, None])
             p = log_p.exp()
             if grad_entropy is not None:
                 grad_z = p * (log_p + entropy[rows, None]) * -grad_entropy[rows, None]
@@ -113,4 +129,4 @@ class _SelectedLogprobs(torch.autograd.Function):
             if grad_logprobs is not None:
                 grad_z.scatter_add_(-1, targets[rows, None], grad_logprobs[rows, None])
             gradients.add(rows, grad_z, cap_slope)
-        return (*gradients.result(), None, None, None, None)
+        return (*gradients.result(), None, None, None, None, None)

@@ -51,6 +51,18 @@ class ModelSize:
     """Embeddings, head and last norm."""
     states: dict[int, int]
     """Of AdamW's two averages, by bits: 32 (in the weights' own type) and 8."""
+    low: int = 0
+    """Of weights that have fewer bits than float32."""
+
+    @property
+    def masters(self) -> int:
+        """Of a float32 copy of those."""
+        return 2 * self.low
+
+    @property
+    def mastered_states(self) -> int:
+        """Of the optimizer that steps on masters: they, and two averages in float32."""
+        return self.states[32] - 2 * self.low + 3 * self.masters
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,7 @@ def model_size(model: nn.Module) -> ModelSize:
         weights=weights,
         layer=max(sizes, default=0),
         outside=weights - sum(sizes),
+        low=sum(_bytes(parameter) for parameter in parameters if parameter.element_size() == 2),
         states={
             32: 2 * weights,
             8: sum(2 * _eight_bit(parameter) for parameter in parameters),

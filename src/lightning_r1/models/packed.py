@@ -8,8 +8,8 @@ ragged, with ``cu_seqlens`` of queries and keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lightning_r1.models.cache import cache_layers
@@ -25,7 +25,7 @@ from lightning_r1.models.layout import Layout, Part
 
 _NAME = "lightning_r1_packed"
 _FLASH = "flash_attention_2"
-_current: ContextVar[tuple[Layout, str]] = ContextVar("the layout of the packed row, and the kernel")
+_current: ContextVar[tuple[Layout, str, PretrainedConfig] | None] = ContextVar("layout, kernel, config", default=None)
 
 
 def why_not_packed(model: PreTrainedModel) -> str | None:
@@ -50,9 +50,22 @@ def uses_flash(model: PreTrainedModel) -> bool:
 @contextmanager
 def packed(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
     """Within it the model's attention is :func:`packed_attention` over this layout."""
-    config = model.config.get_text_config(decoder=True)
+    with _packed(model.config.get_text_config(decoder=True), layout):
+        yield
+
+
+def same_packing() -> Callable[[], AbstractContextManager[None]]:
+    """What makes the packing of this moment again, later: a layer that is computed again must find it."""
+    if (current := _current.get()) is None:
+        return nullcontext
+    layout, _, config = current
+    return lambda: _packed(config, layout)
+
+
+@contextmanager
+def _packed(config: PretrainedConfig, layout: Layout) -> Iterator[None]:
     before = config._attn_implementation
-    token = _current.set((layout, before))
+    token = _current.set((layout, before, config))
     # transformers makes no mask for an attention whose name has no mask function
     config._attn_implementation = _NAME
     try:
@@ -62,6 +75,7 @@ def packed(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
         _current.reset(token)
 
 
+@torch.compiler.disable  # a graph would be one layout's
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -93,7 +107,9 @@ def packed_attention(
     """
     if odd := [name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None]:
         raise NotImplementedError(f"phase.module.packing: attention with {odd[0]} has no packed form; set it to off")
-    layout, kernel = _current.get()
+    current = _current.get()
+    assert current
+    layout, kernel, _ = current
     query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # [S, heads, d]
     attend = _flash if kernel == _FLASH else _rectangle
     how = _Scoring(sliding_window, scaling, dropout, softcap)

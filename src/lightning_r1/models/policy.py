@@ -7,7 +7,7 @@ count from 0, and absolute-position models (GPT-2) are right without further car
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from lightning_r1.functional import Predictions, selected_logprobs
 from lightning_r1.models.layout import Layout
 from lightning_r1.models.packed import packed
+from lightning_r1.models.saving import CompiledLayers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,13 @@ class Policy(nn.Module):
 
     Args:
         model: the transformers model; its dtype, device and attention are used as they are.
+        compiled: whether its decoder layers run through ``torch.compile`` in training.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.compiled_layers = CompiledLayers() if compiled else None
         config = model.config.get_text_config(decoder=True)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         scaling = getattr(config, "logits_scaling", None)  # Granite divides, Cohere multiplies
@@ -119,18 +122,25 @@ class Policy(nn.Module):
 
     def hidden_states(self, input_ids: Tensor) -> Tensor:
         """Last hidden states ``[N, L, H]`` of right-padded rows."""
-        output = self.model.base_model(input_ids=input_ids, use_cache=False)
+        with self._layers():
+            output = self.model.base_model(input_ids=input_ids, use_cache=False)
         return output.last_hidden_state
 
     def packed_states(self, input_ids: Tensor, layout: Layout) -> Tensor:
         """Last hidden states ``[S, H]`` of the packed row."""
-        with packed(self.model, layout):
+        with packed(self.model, layout), self._layers():
             output = self.model.base_model(
                 input_ids=input_ids.flatten()[layout.source].unsqueeze(0),
                 position_ids=layout.positions.unsqueeze(0),
                 use_cache=False,
             )
         return output.last_hidden_state.squeeze(0)
+
+    def _layers(self) -> AbstractContextManager[None]:
+        """As they run in this mode."""
+        if self.compiled_layers is None or not self.training:
+            return nullcontext()
+        return self.compiled_layers.running(self.model)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

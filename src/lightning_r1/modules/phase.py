@@ -28,6 +28,7 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import export_model
 from lightning_r1.models.packed import uses_flash, why_not_packed
 from lightning_r1.models.policy import Policy
+from lightning_r1.optim.master import collect_gradients, has_masters, stepped_on
 from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
 from lightning_r1.parallel.memory import peak_gib
 from lightning_r1.rollout.engine import seed_for
@@ -150,11 +151,13 @@ class Phase(L.LightningModule, Generic[Model]):
         parts = []
         for index in range(count):
             batch = micro_batches[index] if index < len(micro_batches) else micro_batches[-1].nothing()
-            with self._gradient_sync(last=index == count - 1):
+            # where gradients are added up in float32, each micro-batch's has to be whole
+            with self._gradient_sync(last=index == count - 1 or has_masters(optimizer.optimizer)):
                 loss, sums = loss_of(batch.to(self.device))
                 # DDP averages gradients over ranks. The loss's denominator is global already, so
                 # that a sum is wanted: the average is undone by this factor.
                 self.manual_backward(loss * world_size())
+            collect_gradients(optimizer.optimizer)
             parts.append({**sums, "loss": loss.detach()})
             self.report("update", index + 1, count)
         combined = combine_over_ranks(combine(parts))
@@ -162,13 +165,14 @@ class Phase(L.LightningModule, Generic[Model]):
         return combined
 
     def _step(self, optimizer: LightningOptimizer, sums: dict[str, Tensor]) -> None:
-        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
+        stepped = [stepped_on(optimizer.optimizer, parameter) for parameter in self.policy.parameters()]
+        gradients = [parameter.grad for parameter in stepped if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         sums["grad_norm_max"] = norm.detach()
         sums["skipped_max"] = torch.zeros_like(norm)
         if torch.isfinite(norm) and torch.isfinite(sums["loss"]):
             # not before: a norm that is NaN would make every gradient NaN, and the culprit could not be named
-            nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
+            nn.utils.clip_grads_with_norm_(stepped, self.max_grad_norm, norm)
             optimizer.step()
             self._schedule.step()
             self.skipped_in_a_row = 0
@@ -176,7 +180,7 @@ class Phase(L.LightningModule, Generic[Model]):
         # the norm is over all ranks' gradients, so that all ranks skip together
         self.skipped_in_a_row += 1
         sums["skipped_max"] += 1
-        culprit = self._not_finite(sums["loss"])
+        culprit = self._not_finite(sums["loss"], optimizer.optimizer)
         optimizer.zero_grad()
         message = f"step {self.global_step}: {culprit} is not finite"
         if self.skipped_in_a_row >= self.max_skipped_steps:
@@ -186,11 +190,12 @@ class Phase(L.LightningModule, Generic[Model]):
             )
         self.print(f"{message}; the step is skipped")
 
-    def _not_finite(self, loss: Tensor) -> str:
+    def _not_finite(self, loss: Tensor, optimizer: Optimizer) -> str:
         if not torch.isfinite(loss):
             return f"the loss ({loss.item()})"
         for name, parameter in self.policy.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            gradient = stepped_on(optimizer, parameter).grad
+            if gradient is not None and not torch.isfinite(gradient).all():
                 return f"the gradient of {name}"
         return "the gradient norm"
 

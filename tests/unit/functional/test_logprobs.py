@@ -266,3 +266,27 @@ def test_a_temperature_that_is_no_temperature_is_refused(temperature):
     hidden, weight, _, targets = head()
     with pytest.raises(ValueError, match="temperature"):
         selected_logprobs(hidden, weight, targets, temperature=temperature)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3 * 2 * 11 * 8, 2**28])
+def test_what_is_kept_for_the_backward_changes_nothing(kept_bytes: int) -> None:
+    """None, some (three chunks of two rows) or all chunks are kept; the largest of them are computed again."""
+    make = torch.Generator().manual_seed(4)
+    hidden, weight = (torch.randn(n, 5, generator=make, dtype=torch.float64) for n in (9, 11))
+    bias, targets = torch.randn(11, generator=make, dtype=torch.float64), torch.randint(11, (9,), generator=make)
+    upstream = torch.randn(2, 9, generator=make, dtype=torch.float64)
+    found = []
+    for said in ({"kept_bytes": kept_bytes, "chunk_rows": 2}, {"dense": True}):
+        inputs = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
+        if "dense" in said:
+            log_p = (torch.nn.functional.linear(*inputs) / 0.7).log_softmax(-1)
+            logprobs, entropy = log_p.gather(-1, targets[:, None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+        else:
+            logprobs, entropy = selected_logprobs(
+                inputs[0], inputs[1], targets, bias=inputs[2], temperature=0.7, **said
+            )
+        (upstream[0] * logprobs + upstream[1] * entropy).sum().backward(retain_graph=True)
+        (upstream[0] * logprobs).sum().backward()  # what is kept is as it was
+        found.append([tensor.grad for tensor in inputs])
+    for ours, dense in zip(*found, strict=True):
+        torch.testing.assert_close(ours, dense, rtol=0, atol=1e-10)

@@ -90,6 +90,19 @@ def test_nothing_is_left_of_an_estimate() -> None:
     assert type(torch.zeros(2)) is torch.Tensor
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_masters_are_counted(dtype: torch.dtype) -> None:
+    model = tiny_model("qwen3").to(dtype)
+    optimizer = adamw(model.named_parameters(), lr=1e-3)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+    values = [value for one in state["state"].values() for name, value in one.items() if name != "step"]
+    held = sum(value.numel() * value.element_size() for value in values + state.get("masters", []))
+    assert model_size(model).mastered_states == held
+
+
 def test_the_size_is_counted_and_so_are_the_states() -> None:
     model = tiny_model("qwen3")
     size = model_size(model)
