@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from lightning_r1.benchmarks import grpo_step_vs_trl as step
-from lightning_r1.benchmarks import rewards, sandbox
+from lightning_r1.benchmarks import rewards, sandbox, scaling
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
 from lightning_r1.benchmarks.math_work import hostile_answers, ordinary, spread
 from lightning_r1.benchmarks.shapes import byte_tokenizer
@@ -86,6 +87,33 @@ def test_ratios_say_how_much_faster_and_how_much_smaller_ours_is() -> None:
         {"seconds": 3.0, "tokens_per_s": 300.0, "peak_gib": 2.0, "above_start_gib": 0.4},
     )
     assert ratios(ours_, theirs) == {"seconds": 3.0, "tokens_per_s": 3.0, "peak_gib": 0.5, "above_start_gib": 0.25}
+
+
+def test_what_a_step_costs_as_the_work_grows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "in_a_process", lambda system, work: system(work))
+    said = [
+        f"models={tmp_path}", "prompts=2", "group_size=2", "max_new_tokens=3", "prompt_tokens=24",
+        "rows_per_forward=2", "steps=2", "rounds=1", f"picture={tmp_path / 'scaling.png'}",
+        "sweeps.prompts=[1,2]", "sweeps.max_new_tokens=[2,6]", "sweeps.shape=[tiny,small]",
+    ]  # fmt: skip
+    config = compose_config("benchmark", ["benchmark=scaling", *(f"benchmark.{one}" for one in said)])["benchmark"]
+    sweeps = scaling.benchmark(config)["sweeps"]
+    tokens = {name: [one["tokens_per_step"] for one in sweep["medians"].values()] for name, sweep in sweeps.items()}
+    assert tokens == {"prompts": [6, 12], "max_new_tokens": [8, 24], "shape": [12, 12]}
+    small, larger = sweeps["shape"]["sizes"].values()
+    assert 1e5 < small < larger < 1e6 * 2
+    assert all(set(sweep["exponents"]) == set(scaling.MEASURED.values()) for sweep in sweeps.values())
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+    assert "a step of ours over max_new_tokens" in capsys.readouterr().out
+
+
+def test_exponents() -> None:
+    assert scaling.exponent([1, 2, 4, 8], [5, 10, 20, 40]) == pytest.approx(1)
+    assert scaling.exponent([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
+    assert math.isnan(scaling.exponent([3, 3], [1, 2]))
+    assert math.isnan(scaling.exponent([1, 2], [0.0, 2]))
 
 
 def test_sandboxes_beside_a_subprocess(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,11 +135,12 @@ def medians_of(turns: Sequence[Measured]) -> dict[str, float]:
         "peak_gib": max(turn.peak_gib for turn in turns),
         "above_start_gib": max(turn.above_start_gib for turn in turns),
         "update_gib": max(turn.update_gib for turn in turns),
+        "need_gib": max(turn.need_gib for turn in turns),
     }
 
 
 _FASTER = ("seconds", "rollout_seconds", "update_seconds")
-_SHARE = ("peak_gib", "above_start_gib", "update_gib")
+_SHARE = ("peak_gib", "above_start_gib", "update_gib", "need_gib")
 
 
 def ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
@@ -159,6 +160,7 @@ _COLUMNS = {
     "peak GiB": ("peak_gib", ".2f"),
     "above model": ("above_start_gib", ".2f"),
     "update": ("update_gib", ".2f"),
+    "update needs": ("need_gib", ".2f"),
 }
 
 
@@ -183,7 +185,12 @@ def tell(work: Work, result: Mapping[str, Any], *, rounds: int) -> None:
     for name, reason in result["not_run"].items():
         table.add_row(name, f"not run: {reason}")
     console.print(table)
-    console.print("seconds: how many times faster; memory: ours as a share of theirs", style="dim")
+    console.print(
+        "seconds: how many times faster; memory, in GiB: ours as a share of theirs. update: its peak above the model; "
+        "update needs: above what stood when it began, the optimizer's state included",
+        style="dim",
+        soft_wrap=True,
+    )
 
 
 def draw(config: Mapping[str, Any], work: Work, medians: Mapping[str, Mapping[str, float]]) -> None:
@@ -198,7 +205,7 @@ def draw(config: Mapping[str, Any], work: Work, medians: Mapping[str, Mapping[st
             ("s a step", "seconds"),
             ("rollout, s", "rollout_seconds"),
             ("update, s", "update_seconds"),
-            ("update, GiB above the model", "update_gib"),
+            ("update, GiB above model and optimizer", "need_gib"),
         )
     }
     bars(Path(config["picture"]), panels, title=f"{Path(work.model).name}: {work.prompts} x {work.group_size}")

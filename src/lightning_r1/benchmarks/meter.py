@@ -29,6 +29,8 @@ class Meter:
     update_seconds: list[float] = field(default_factory=list)
     peak_gib: float = 0.0
     update_peak_gib: float = 0.0
+    update_need_gib: float = 0.0
+    """Of the update's peak, what was not there when it began: activations and gradients."""
     start_gib: float = 0.0
 
     def begin(self) -> None:
@@ -43,6 +45,7 @@ class Meter:
         self._forget()
         self.step_started = time.perf_counter()
         self.rolled_out = 0.0
+        self.level_gib = self._now()
 
     def step_ends(self) -> None:
         """See :meth:`step_begins`."""
@@ -64,6 +67,7 @@ class Meter:
             self._synchronize()
             self.rolled_out += time.perf_counter() - started
             self._note(update=False)
+            self.level_gib = self._now()
             return made
 
         return metered
@@ -74,6 +78,7 @@ class Meter:
         self.peak_gib = max(self.peak_gib, peak)
         if update and len(self.seconds) > 1:  # the first step warms up
             self.update_peak_gib = max(self.update_peak_gib, peak)
+            self.update_need_gib = max(self.update_need_gib, peak - self.level_gib)
         self._forget()
 
     def _synchronize(self) -> None:

@@ -27,6 +27,8 @@ class Measured:
     """Of that, what came after the model was loaded."""
     update_gib: float
     """As ``above_start_gib``, outside the rollout: activations, gradients, the optimizer's state."""
+    need_gib: float
+    """Of that, what was not there when the update began: without the optimizer's state."""
 
 
 def ours(work: Work, overrides: Sequence[str] = ()) -> Measured:
@@ -224,4 +226,5 @@ def _measured(meter: Meter, tokens: list[float]) -> Measured:
         meter.peak_gib,
         meter.peak_gib - meter.start_gib,
         meter.update_peak_gib - meter.start_gib,
+        meter.update_need_gib,
     )
