@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-gpu test-vllm lint bench clean
+.PHONY: help install install-dev demo test test-gpu test-vllm lint bench bench-gpu clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -55,6 +55,10 @@ lint: install-dev  ## ruff and mypy
 
 bench: install-dev  ## one GRPO step beside TRL's, in one run
 	$(BIN)/python recipes/benchmark.py benchmark=grpo_step_vs_trl
+
+bench-gpu: install-dev  ## the same on a GPU: a 1.5B shape, 64 prompts x 8, 1,024 tokens; and what a step costs as it grows
+	$(BIN)/python recipes/benchmark.py benchmark=grpo_step_h200
+	$(BIN)/python recipes/benchmark.py benchmark=scaling_h200
 
 clean:  ## remove the virtual environment and caches; outputs stay
 	rm -rf $(VENV) .venv-vllm .mypy_cache .pytest_cache .ruff_cache

@@ -2,6 +2,9 @@
 
 python recipes/benchmark.py benchmark=grpo_step_vs_trl
 python recipes/benchmark.py benchmark=grpo_step_vs_trl benchmark.lengths=fixed
+python recipes/benchmark.py benchmark=grpo_step_0_5b            # a Qwen2.5-0.5B shape with random weights, on a CPU
+python recipes/benchmark.py benchmark=grpo_step_h200            # a 1.5B shape on a GPU, with variants of both
+python recipes/benchmark.py benchmark=scaling
 python recipes/benchmark.py benchmark=sandbox
 """
 
@@ -17,8 +20,9 @@ def main(config: dict[str, Any]) -> None:
     """Import late: ``--help`` should not wait for torch."""
     from lightning_r1.benchmarks.result import save
 
-    module = import_module(f"lightning_r1.benchmarks.{config['benchmark']['name']}")
-    save(module.benchmark(config["benchmark"]), Path(config["paths"]["run_dir"]))
+    chosen = config["benchmark"]
+    module = import_module(f"lightning_r1.benchmarks.{chosen.get('module', chosen['name'])}")
+    save(module.benchmark(chosen), Path(config["paths"]["run_dir"]))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from lightning_r1.benchmarks import rewards, sandbox
+from lightning_r1.benchmarks import grpo_step_vs_trl as step
+from lightning_r1.benchmarks import rewards, sandbox, scaling
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
 from lightning_r1.benchmarks.math_work import hostile_answers, ordinary, spread
+from lightning_r1.benchmarks.shapes import byte_tokenizer
+from lightning_r1.benchmarks.step_work import lucky, random_rows
 from lightning_r1.config.compose import compose_config
 from lightning_r1.text.golds import check_gold
 
@@ -22,6 +26,59 @@ def test_both_systems_measure_their_steps(base_model: Path, lengths: str) -> Non
         most = work.prompts * work.group_size * work.max_new_tokens
         assert all(tokens == most if lengths == "fixed" else 0 < tokens <= most for tokens in measured.tokens)
         assert measured.above_start_gib < measured.peak_gib
+        halves = zip(measured.seconds, measured.rollout_seconds, measured.update_seconds, strict=True)
+        assert all(whole == pytest.approx(first + second) for whole, first, second in halves)
+        assert min(*measured.rollout_seconds, *measured.update_seconds) > 0
+        assert measured.update_gib <= measured.above_start_gib
+
+
+def test_a_shape_with_random_weights_beside_trl(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "in_a_process", lambda system, work: system(work))  # no need to import all again
+    said = [
+        "shape=tiny", f"models={tmp_path}", "prompts=2", "group_size=2", "max_new_tokens=4", "prompt_tokens=24",
+        "rows_per_forward=2", "steps=2", "rounds=1", "lengths=fixed", f"picture={tmp_path / 'steps.png'}",
+    ]  # fmt: skip
+    more = [
+        "+benchmark.ours.sdpa=['model.attention=sdpa']", "+benchmark.ours.strange=['model.strange=1']",
+        "+benchmark.trl.strange={strange: 1}",
+    ]  # fmt: skip
+    config = compose_config("benchmark", [*(f"benchmark.{one}" for one in said), *more])["benchmark"]
+    result = step.benchmark(config)
+    assert set(result["medians"]) == {"ours", "TRL", "ours, sdpa"}
+    for numbers in result["medians"].values():
+        assert numbers["tokens_per_step"] == 2 * 2 * 4
+        assert numbers["seconds"] > 0
+    assert set(result["ratios"]) == {"ours", "ours, sdpa"}
+    assert set(result["not_run"]) == {"ours, strange", "TRL, strange"}
+    assert "strange" in result["not_run"]["ours, strange"]
+    assert (tmp_path / "steps.png").stat().st_size > 1000
+    told = " ".join(capsys.readouterr().out.split())
+    assert "not run:" in told
+    assert result["where"]["commit"][:12] in told
+
+
+def test_both_systems_get_the_same_random_prompts_and_luck() -> None:
+    rows = list(random_rows(40, count=5))
+    assert rows == list(random_rows(40, count=5))
+    tokenizer = byte_tokenizer()
+    assert {len(tokenizer.encode(row.question + "<think>")) for row in rows} == {40}
+    assert len({row.question for row in rows}) == 5
+    assert [lucky(ids) for ids in ((1, 2), (1, 3), ())] == [1, 0, 0]
+
+
+def test_work_for_a_gpu_is_not_run_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = compose_config("benchmark", ["benchmark=grpo_step_h200"])["benchmark"]
+    result = step.benchmark(config)
+    assert result["not_run"] == {"everything": "benchmark.device=cuda, and there is no GPU here"}
+    assert "grpo_step_h200: not run: benchmark.device=cuda, and there is no GPU here" in capsys.readouterr().out
+    assert list(step.systems_of(config)) == [
+        "ours", "TRL", *(f"ours, {name}" for name in config["ours"]), "TRL, continuous batching",
+    ]  # fmt: skip
 
 
 def test_ratios_say_how_much_faster_and_how_much_smaller_ours_is() -> None:
@@ -30,6 +87,33 @@ def test_ratios_say_how_much_faster_and_how_much_smaller_ours_is() -> None:
         {"seconds": 3.0, "tokens_per_s": 300.0, "peak_gib": 2.0, "above_start_gib": 0.4},
     )
     assert ratios(ours_, theirs) == {"seconds": 3.0, "tokens_per_s": 3.0, "peak_gib": 0.5, "above_start_gib": 0.25}
+
+
+def test_what_a_step_costs_as_the_work_grows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "in_a_process", lambda system, work: system(work))
+    said = [
+        f"models={tmp_path}", "prompts=2", "group_size=2", "max_new_tokens=3", "prompt_tokens=24",
+        "rows_per_forward=2", "steps=2", "rounds=1", f"picture={tmp_path / 'scaling.png'}",
+        "sweeps.prompts=[1,2]", "sweeps.max_new_tokens=[2,6]", "sweeps.shape=[tiny,small]",
+    ]  # fmt: skip
+    config = compose_config("benchmark", ["benchmark=scaling", *(f"benchmark.{one}" for one in said)])["benchmark"]
+    sweeps = scaling.benchmark(config)["sweeps"]
+    tokens = {name: [one["tokens_per_step"] for one in sweep["medians"].values()] for name, sweep in sweeps.items()}
+    assert tokens == {"prompts": [6, 12], "max_new_tokens": [8, 24], "shape": [12, 12]}
+    small, larger = sweeps["shape"]["sizes"].values()
+    assert 1e5 < small < larger < 1e6 * 2
+    assert all(set(sweep["exponents"]) == set(scaling.MEASURED.values()) for sweep in sweeps.values())
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+    assert "a step of ours over max_new_tokens" in capsys.readouterr().out
+
+
+def test_exponents() -> None:
+    assert scaling.exponent([1, 2, 4, 8], [5, 10, 20, 40]) == pytest.approx(1)
+    assert scaling.exponent([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
+    assert math.isnan(scaling.exponent([3, 3], [1, 2]))
+    assert math.isnan(scaling.exponent([1, 2], [0.0, 2]))
 
 
 def test_sandboxes_beside_a_subprocess(capsys: pytest.CaptureFixture[str]) -> None:

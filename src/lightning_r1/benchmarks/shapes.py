@@ -19,6 +19,24 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 512,
         "tie_word_embeddings": True,
     },
+    "small": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 384,
+        "vocab_size": 2048,
+        "tie_word_embeddings": True,
+    },
+    "middle": {
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size": 1024,
+        "vocab_size": 8192,
+        "tie_word_embeddings": True,
+    },
     "qwen2_5_0_5b": {
         "hidden_size": 896,
         "num_hidden_layers": 24,
@@ -47,7 +65,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-"""Fields of ``Qwen2Config``, as the published models have them; ``tiny`` is for tests."""
+"""Fields of ``Qwen2Config``, as the published models have them; ``tiny`` is for tests, the next two for CPUs."""
 
 
 def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:

@@ -21,6 +21,7 @@ from lightning_r1.models.memory_estimate import (
     update_peak,
 )
 from lightning_r1.models.token_budget import split_by_tokens
+from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
 
@@ -107,14 +108,18 @@ def footprint(
             head=patient.kind != "reward_model",
         ),
     )
+    rollout = patient.remembered(("rollout",), lambda: _rollout(patient))
+    # the next rollout is sampled while this one trains, from weights of its own if the engine is in this process
+    overlaps = patient.rolls_out and patient.module.rollout_plan.overlap_rollouts
+    own = size.weights if overlaps and isinstance(patient.module.engine, BesideEngine) else 0
     one = Footprint(
         weights=size.weights,
         # where gradients are added up in float32, those of a micro-batch stand beside the sum
         gradients=size.weights + (size.masters if bits == 32 and keeps_masters(patient) else 0),
         optimizer=optimizer_bytes(patient, size, bits),
-        frozen=frozen_bytes(patient),
-        activations=activations,
-        rollout=patient.remembered(("rollout",), lambda: _rollout(patient)),
+        frozen=frozen_bytes(patient) + own,
+        activations=activations + (rollout if overlaps else 0),
+        rollout=rollout,
     )
     return on_ranks(one, size, shared or sharing(patient), patient.ranks)
 

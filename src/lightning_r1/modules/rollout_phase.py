@@ -32,6 +32,7 @@ from lightning_r1.modules.phase import Phase
 from lightning_r1.parallel.collectives import all_gather, all_sum, rank, together, world_size
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.suite import RewardSuite
+from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.engine import RolloutEngine, seed_for
 from lightning_r1.types import Prompt, Sampling
 
@@ -129,7 +130,8 @@ class RolloutPhase(Phase[Policy]):
             f"a rollout is {plan.prompts_per_rollout} prompts x {plan.sampling.group_size} completions = {rows}, "
             f"used for {plan.minibatches_per_rollout * plan.num_iterations} optimizer step(s) "
             f"of {rows // plan.minibatches_per_rollout} completions"
-            + (", while the next rollout is sampled from a copy of the weights" if plan.overlap_rollouts else "")
+            + (", while the next rollout is sampled" if plan.overlap_rollouts else "")
+            + (" from a copy of the weights" if isinstance(self.engine, BesideEngine) else "")
         )
 
     def training_step(self, tick: int, index: int) -> None:

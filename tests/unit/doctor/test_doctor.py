@@ -15,13 +15,17 @@ from helpers.doctor import examined, failures, told
 from helpers.models import tiny_policy
 from helpers.preferences import write_pairs
 from helpers.prompts import mini_codec
+from helpers.quick import overrides_of, quick_rl
 from helpers.runs import COIN_EVAL, QUIET, TINY_MODEL
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.traces import write_traces
 from lightning_r1.doctor.findings import CHECKS, Finding
+from lightning_r1.doctor.memory import footprint
+from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.run import _ORDER, doctor, is_fit
 from lightning_r1.models.export import export_model
+from lightning_r1.models.memory_estimate import model_size
 from lightning_r1.types import Trace
 
 ROWS = "data.rows._target_=helpers.doctor"
@@ -286,3 +290,24 @@ def test_a_finding_after_an_error_is_kept() -> None:
 
     assert examine(breaks, None) == [Finding("ok", "first"), Finding("failed", "KeyError: 'second'")]
     assert examine(stops, None) == [Finding("ok", "first"), Finding("warning", "not checked: no wind", "wait")]
+
+
+def test_a_rollout_beside_the_update_needs_weights_and_a_cache_besides(base: Path, tmp_path: Path) -> None:
+    only = ["doctor.only=[memory,batch plan]", "~eval.sets.operators"]
+    overlapped = ["algo.overlap_rollouts=true", "algo.sampler_correction=truncate"]
+    plain, beside = (examined(tmp_path, base, *only, *more) for more in ([], overlapped))
+    assert "while the next rollout is sampled from a copy of the weights" in told(beside, "batch plan", "ok")
+    assert "copy of the weights" not in told(plain, "batch plan", "ok")
+    sizes = []
+    for overrides in ([], overlapped):
+        config = compose_config("doctor", [*overrides_of(quick_rl, tmp_path, base), *overrides])
+        patient = Patient(config)
+        try:
+            size = model_size(patient.hollow)
+            sizes.append((footprint(patient, size), size.weights))
+        finally:
+            patient.close()
+    (one, weights), (other, _) = sizes
+    assert other.frozen == one.frozen + weights
+    assert other.activations == one.activations + one.rollout
+    assert other.update > one.update
