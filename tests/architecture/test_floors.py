@@ -46,7 +46,6 @@ THIRD_PARTY = {
     "transformers": {"models", "benchmarks"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
-    "flash_attn": {"models"},
     "safetensors": {"data"},
     "hydra": {"config"},
     "omegaconf": {"config"},
