@@ -3,6 +3,8 @@
 python recipes/benchmark.py benchmark=grpo_step_vs_trl
 python recipes/benchmark.py benchmark=grpo_step_vs_trl benchmark.lengths=fixed
 python recipes/benchmark.py benchmark=sandbox
+python recipes/benchmark.py benchmark=rollout "benchmark.run=[hf,group,group_compiled]"
+python recipes/benchmark.py benchmark=rollout_0_5b
 """
 
 from importlib import import_module
