@@ -6,6 +6,8 @@ python recipes/benchmark.py benchmark=grpo_step_0_5b            # a Qwen2.5-0.5B
 python recipes/benchmark.py benchmark=grpo_step_h200            # a 1.5B shape on a GPU, with variants of both
 python recipes/benchmark.py benchmark=scaling
 python recipes/benchmark.py benchmark=sandbox
+python recipes/benchmark.py benchmark=rollout "benchmark.run=[hf,group,group_compiled]"
+python recipes/benchmark.py benchmark=rollout_0_5b
 """
 
 from importlib import import_module

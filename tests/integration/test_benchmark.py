@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from helpers.models import tiny_model
 from lightning_r1.benchmarks import grpo_step_vs_trl as step
-from lightning_r1.benchmarks import rewards, sandbox, scaling
+from lightning_r1.benchmarks import rewards, rollout, sandbox, scaling
+from lightning_r1.benchmarks.bounds import Machine, bound
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
 from lightning_r1.benchmarks.math_work import hostile_answers, ordinary, spread
 from lightning_r1.benchmarks.shapes import byte_tokenizer
 from lightning_r1.benchmarks.step_work import lucky, random_rows
 from lightning_r1.config.compose import compose_config
 from lightning_r1.text.golds import check_gold
+from lightning_r1.types import Completion, Group, Prompt
 
 
 @pytest.mark.parametrize("lengths", ["natural", "fixed"])
@@ -170,3 +173,50 @@ def test_the_work_is_made_of_numbers_and_its_golds_are_usable() -> None:
     kinds = {kind for kind, *_ in evil}
     assert {kind for kind, *_ in spread(evil, 40)} == kinds
     assert len({answer for _, _, answer, _ in spread(evil, 100)}) > 75
+
+
+ROLLOUTS = ("prompts=2", "group_size=3", "max_new_tokens=6", "rollouts=2", "rounds=1")
+
+
+@pytest.mark.parametrize("lengths", ["natural", "fixed"])
+def test_rollout_engines_side_by_side(
+    base_model: Path, tmp_path: Path, lengths: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [*ROLLOUTS, f"model={base_model}", f"lengths={lengths}", "run=[hf,group,group_general]"]
+    overrides = ["benchmark=rollout", f"paths.output_dir={tmp_path}", *(f"benchmark.{one}" for one in said)]
+    result = rollout.benchmark(compose_config("benchmark", overrides)["benchmark"])
+    assert set(result["medians"]) == {"hf", "group", "group_general"}
+    for numbers in result["medians"].values():
+        assert 0 < numbers["share_of_bound"] < 1
+        assert numbers["tokens_per_s"] > 0
+        assert numbers["peak_gib"] > 0.1
+        assert numbers["bound"] in ("memory", "arithmetic")
+        most = 2 * 3 * 6
+        assert (
+            numbers["tokens_per_rollout"] == most if lengths == "fixed" else 0 < numbers["tokens_per_rollout"] <= most
+        )
+    # ours draw the same numbers, whichever way they take through the model
+    assert result["medians"]["group"]["tokens_per_rollout"] == result["medians"]["group_general"]["tokens_per_rollout"]
+    assert Path(result["plot"]).stat().st_size > 1000
+    assert "the bound is of" in capsys.readouterr().out
+
+
+def test_rollouts_of_a_shape_and_of_an_engine_by_its_configs_name(tmp_path: Path) -> None:
+    said = [*ROLLOUTS[:-2], "rollouts=1", "rounds=2", "shape=tiny", "prompt_tokens=9", "run=[group]", "engines={}"]
+    overrides = ["benchmark=rollout_0_5b", f"paths.output_dir={tmp_path}", *(f"benchmark.{one}" for one in said)]
+    result = rollout.benchmark(compose_config("benchmark", overrides)["benchmark"])
+    assert result["medians"]["group"]["tokens_per_rollout"] == 2 * 3 * 6
+
+
+def test_the_bound_is_what_has_to_be_read_and_multiplied() -> None:
+    model = tiny_model("llama", tie_word_embeddings=False)
+    prompt = Prompt("1", "", "", (5, 6, 7), {})
+    groups = [Group(prompt, tuple(Completion((9,) * length, (0.0,) * length, "stop") for length in (1, 4)))]
+    found = bound(model, groups, Machine(bytes_per_s=1.0, flop_per_s=1.0))
+    weights = sum(parameter.numel() for parameter in model.parameters()) - 136 * 32  # an embedding is looked up
+    # four steps read the weights; the second completion's tokens behind the first look at 4, 5 and 6 tokens
+    cache = 2 * 2 * 2 * 8  # keys and values, layers, heads, size
+    assert found.memory_s == 4 * (4 * weights + (4 + 5 + 6) * cache)
+    # three tokens of the prompt and three that are fed; the prompt's look at 1, 2 and 3
+    assert found.arithmetic_s == 2 * weights * 6 + 4 * 2 * 4 * 8 * (4 + 5 + 6 + 1 + 2 + 3)
+    assert (found.seconds, found.kind) == (found.arithmetic_s, "arithmetic")
