@@ -33,7 +33,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.types import Prompt, Sampling
 
 
@@ -64,9 +64,9 @@ class Run:
         """Let go of the rewards' processes, and of the engine's."""
         for suite in self.suites:
             suite.close()
-        end = getattr(getattr(self.module, "engine", None), "close", None)
-        if end is not None:
-            end()
+        for holder in (self.module, self.evaluation):
+            if hasattr(holder, "engine"):
+                close(holder.engine)
 
 
 def check(config: Mapping[str, Any]) -> None:
