@@ -64,9 +64,10 @@ class Run:
         """Let go of the rewards' processes, and of the engine's."""
         for suite in self.suites:
             suite.close()
-        for holder in (self.module, self.evaluation):
-            if hasattr(holder, "engine"):
-                close(holder.engine)
+        engines: list[Any] = [getattr(holder, "engine", None) for holder in (self.module, self.evaluation)]
+        for engine in engines:
+            if engine is not None:
+                close(engine)
 
 
 def check(config: Mapping[str, Any]) -> None:
