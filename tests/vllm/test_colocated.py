@@ -28,7 +28,7 @@ HOW = Sampling(group_size=4, max_new_tokens=12)
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VLLMEngine]:
     """One for all tests; each syncs what it needs. Buckets are small, so that there are several."""
-    engine = VLLMEngine(served_policy(), mini_codec(), bucket_mib=0, **QUICK)
+    engine = VLLMEngine(served_policy(), mini_codec(), bucket_mib=0, more={"block_size": 16}, **QUICK)
     yield engine
     engine.close()
 
@@ -90,6 +90,26 @@ def test_a_rollout_is_made_again_identically_and_seeds_matter(engine: VLLMEngine
         == (first[1].completions[:2])
     )
     assert engine.generate(prompts[1:2], HOW, seeds=[99])[0] != first[1]
+
+
+def test_a_cache_of_old_weights_would_be_wrong_and_is_emptied(
+    engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the long prompt two pages are shared by the group, and would be by the next rollout."""
+    prompts = prompts_of_lengths(engine.codec, [40])
+
+    def gap() -> float:
+        return logprob_gap(engine.policy, engine.codec, engine.generate(prompts, HOW, seeds=[1]), 1.0)
+
+    engine.sync_weights(1)
+    assert gap() < 1e-5
+    change(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_forget", lambda: None)
+        engine.sync_weights(2)
+        assert gap() > 0.02
+    engine.sync_weights(3)
+    assert gap() < 1e-5
 
 
 def test_stop_tokens_end_a_completion(engine: VLLMEngine) -> None:

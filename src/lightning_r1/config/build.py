@@ -34,7 +34,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.types import Prompt, Sampling
 
 
@@ -66,9 +66,10 @@ class Run:
         self.module.close()
         for suite in self.suites:
             suite.close()
-        end = getattr(getattr(self.module, "engine", None), "close", None)
-        if end is not None:
-            end()
+        engines: list[Any] = [getattr(holder, "engine", None) for holder in (self.module, self.evaluation)]
+        for engine in engines:
+            if engine is not None:
+                close(engine)
 
 
 def check(config: Mapping[str, Any]) -> None:

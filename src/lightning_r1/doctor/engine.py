@@ -15,7 +15,7 @@ from lightning_r1.doctor.memory import gib, memory_of_device
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.experience.parity import logprob_gap
 from lightning_r1.models.memory_estimate import model_size
-from lightning_r1.rollout.engine import RolloutEngine, seed_for
+from lightning_r1.rollout.engine import RolloutEngine, close, seed_for
 from lightning_r1.types import Completion, Group
 
 _PROMPTS, _COMPLETIONS, _TOKENS = 2, 2, 24
@@ -68,7 +68,9 @@ def _rollout(patient: Patient, engine: RolloutEngine) -> tuple[list[Group], floa
     engine.generate(prompts, replace(sampling, max_new_tokens=1), seeds=seeds)  # whatever is loaded on first use
     started = time.perf_counter()
     groups = engine.generate(prompts, sampling, seeds=seeds)
-    return groups, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    close(engine)
+    return groups, seconds
 
 
 def _ends(completions: Sequence[Completion]) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -86,6 +86,12 @@ class OtherProgram(RolloutEngine, Protocol):
     def close(self) -> None:
         """End what was started, if anything was."""
         ...
+
+
+def close(engine: RolloutEngine) -> None:
+    """End what an engine that is another program started."""
+    if not engine.exact:
+        cast(OtherProgram, engine).close()
 
 
 def seed_for(*names: int | str) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,18 @@ import torch
 from helpers.correction import updates_of_last_rollout
 from helpers.engine import CopyEngine
 from helpers.models import tiny_policy
+from helpers.phases import long_is_good
 from helpers.prompts import prompts_of_lengths
 from helpers.quick import quick_rl, random_base
+from helpers.ranks import on_ranks
 from lightning_r1.config.build import build
+from lightning_r1.experience import collect as collect_module
+from lightning_r1.experience import parity
+from lightning_r1.experience.collect import Credit, collect
 from lightning_r1.experience.parity import PROMPTS, TOKENS, logprob_gap, parity_gap
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
+from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import EngineError
 from lightning_r1.train import train
 from lightning_r1.types import Sampling
@@ -124,3 +132,47 @@ def test_the_gap_of_groups_ignores_padding(codec: Codec) -> None:
     groups = engine.generate(prompts, Sampling(group_size=3, max_new_tokens=9), seeds=[1, 2])
     assert logprob_gap(policy, codec, groups, 1.0) < 1e-5
     assert logprob_gap(policy, codec, groups, 0.5) > 0.1
+
+
+def test_a_gap_on_one_rank_and_an_engine_that_fails_on_one_are_raised_on_all(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, other = tiny_policy(), tiny_policy(seed=1)
+    prompts = prompts_of_lengths(codec, [4, 7])
+
+    class Failing(CopyEngine):
+        def generate(self, *arguments: Any, **how: Any) -> Any:
+            raise EngineError("the server is gone")
+
+    def work(engine: CopyEngine) -> str:
+        with pytest.raises(EngineError) as told:
+            parity_gap(engine, policy, codec, prompts, seeds=[1, 2], temperature=1.0, tolerance=0.01)
+        return str(told.value)
+
+    right, stale, gone = CopyEngine(policy, codec), CopyEngine(other, codec), Failing(policy, codec)
+    first, second = on_ranks(monkeypatch, [parity], [partial(work, right), partial(work, stale)])
+    assert first == second
+    assert "rollout.parity_tolerance=0.01" in first
+    assert on_ranks(monkeypatch, [parity], [partial(work, right), partial(work, gone)]) == ["the server is gone"] * 2
+
+
+def test_an_engine_that_fails_on_one_rank_ends_the_rollout_of_all(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(CopyEngine):
+        def generate(self, *arguments: Any, **how: Any) -> Any:
+            raise EngineError("the server is gone")
+
+    policy = tiny_policy()
+    prompts = prompts_of_lengths(codec, [4, 7])
+
+    def work(engine: CopyEngine) -> str:
+        with pytest.raises(EngineError) as told:
+            collect(
+                lambda refill: (prompts, [1, 2]), engine, RewardSuite({"length": long_is_good}),
+                sampling=Sampling(group_size=2, max_new_tokens=4), credit=Credit(), groups=2,
+            )  # fmt: skip
+        return str(told.value)
+
+    works = [partial(work, CopyEngine(policy, codec)), partial(work, Failing(policy, codec))]
+    assert on_ranks(monkeypatch, [collect_module], works) == ["the server is gone"] * 2

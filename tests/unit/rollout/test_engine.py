@@ -7,13 +7,16 @@ import inspect
 import pytest
 import torch
 
-from helpers.engine import ScriptedEngine
+from helpers.engine import CopyEngine, ScriptedEngine
 from helpers.models import tiny_policy
 from helpers.prompts import MANY_STOPS, mini_codec, number_prompt, prompts_of_lengths
 from lightning_r1.models.codec import Codec
-from lightning_r1.rollout.engine import RolloutEngine, as_group, seed_for, uniform_draws
+from lightning_r1.rollout.continuous import ContinuousEngine
+from lightning_r1.rollout.engine import OtherProgram, RolloutEngine, as_group, seed_for, uniform_draws
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.rollout.hf import HFEngine
+from lightning_r1.rollout.vllm import VLLMEngine
+from lightning_r1.rollout.vllm_server import VLLMServerEngine
 from lightning_r1.types import Sampling
 
 
@@ -69,11 +72,20 @@ def test_a_group_from_rows() -> None:
     assert {completion.policy_version for completion in group.completions} == {7}
 
 
-@pytest.mark.parametrize("engine", [GroupEngine, HFEngine, ScriptedEngine])
-def test_engines_follow_the_protocol(engine: type) -> None:
-    assert engine.exact is True
+@pytest.mark.parametrize(
+    ("engine", "exact"),
+    [
+        (GroupEngine, True), (HFEngine, True), (ContinuousEngine, True), (ScriptedEngine, True), (CopyEngine, False),
+        (VLLMEngine, False), (VLLMServerEngine, False),
+    ],
+)  # fmt: skip
+def test_engines_follow_the_protocol(engine: type, exact: bool) -> None:
+    assert engine.exact is exact
     for method in ("generate", "sync_weights", "sleep", "wake"):
         assert inspect.signature(getattr(engine, method)) == inspect.signature(getattr(RolloutEngine, method))
+    if not exact:
+        assert inspect.signature(engine.close) == inspect.signature(OtherProgram.close)
+        assert inspect.signature(engine).parameters["parity_tolerance"].default
 
 
 def test_the_scripted_engine_writes_its_script(codec: Codec) -> None:

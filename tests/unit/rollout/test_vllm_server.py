@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from helpers.fake_vllm import GENERATE, FakeVLLM, serving
 from helpers.models import tiny_policy
 from helpers.prompts import prompts_of_lengths
 from helpers.quick import quick_rl, random_base
+from helpers.ranks import on_ranks
 from lightning_r1.experience.parity import logprob_gap
 from lightning_r1.models.codec import Codec
+from lightning_r1.rollout import vllm_server
 from lightning_r1.rollout.engine import EngineError
 from lightning_r1.rollout.serve_vllm import serve_command, serve_environment
 from lightning_r1.rollout.vllm_server import VLLMServerEngine
@@ -261,3 +264,35 @@ def test_the_servers_command() -> None:
     assert serve_environment({"A": "b", "VLLM_LOGGING_LEVEL": "INFO"}) == {
         "A": "b", "VLLM_LOGGING_LEVEL": "INFO", "VLLM_SERVER_DEV_MODE": "1",
     }  # fmt: skip
+
+
+def test_two_ranks_send_once_and_both_sample(
+    url: str, fake: FakeVLLM, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = [engine_of(url, codec) for _ in range(2)]
+
+    def work(engine: VLLMServerEngine, length: int) -> tuple[int, float]:
+        engine.sync_weights(5)
+        groups = engine.generate(prompts_of_lengths(codec, [length]), HOW, seeds=[length])
+        return groups[0].completions[0].policy_version, logprob_gap(engine.policy, codec, groups, 1.0)
+
+    told = on_ranks(monkeypatch, [vllm_server], [partial(work, engines[0], 4), partial(work, engines[1], 7)])
+    assert [version for version, _ in told] == [5, 5]
+    assert max(gap for _, gap in told) < 1e-5
+    assert fake.calls.count("r1_start") == fake.calls.count("r1_finish") == 1
+
+
+@pytest.mark.parametrize("what", ["r1_receive", "r1_describe"])
+def test_what_fails_on_one_rank_is_raised_on_all(
+    what: str, url: str, fake: FakeVLLM, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.instead[what] = lambda body: 500 if fake.calls.count(what) == 1 else None
+
+    def work(engine: VLLMServerEngine) -> str:
+        with pytest.raises(EngineError) as told:
+            engine.sync_weights(5)
+        return str(told.value)
+
+    first, second = on_ranks(monkeypatch, [vllm_server], [partial(work, engine_of(url, codec)) for _ in range(2)])
+    assert first == second
+    assert "/collective_rpc: HTTP 500" in first
