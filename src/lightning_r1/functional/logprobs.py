@@ -10,6 +10,10 @@ is one more product with the head, the gain is M x V numbers never held: at 8,19
 vocabulary of 152,000, 5 GB in float32, twice. Where chunks are small beside that, it is not worth its price:
 the first of them, up to 256 MiB, are kept.
 
+Liger's fused kernels are no option here: its linear cross-entropy gives no entropy and takes one factor for the
+gradients of all tokens, where every token has an advantage of its own; its GRPO loss gives no log-probabilities to
+measure or to correct a sampler with.
+
 .. math:: \frac{\partial \log p_m}{\partial z_{mv}} = [v = y_m] - p_{mv}, \qquad
           \frac{\partial H_m}{\partial z_{mv}} = -p_{mv} (\log p_{mv} + H_m)
 """

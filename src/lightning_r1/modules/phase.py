@@ -31,6 +31,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.optim.master import collect_gradients, has_masters, stepped_on
 from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
 from lightning_r1.parallel.memory import peak_gib
+from lightning_r1.parallel.speed import peak_flops
 from lightning_r1.rollout.engine import seed_for
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
@@ -234,6 +235,11 @@ class Phase(L.LightningModule, Generic[Model]):
             "perf/tokens_per_s": tokens / seconds,
             "memory/peak_gib": peak_gib(),
         }
+        if peak := peak_flops(self.device):
+            # six operations a token and parameter: forward and backward of what the step trained on, however laid out
+            trained = 6 * sum(parameter.numel() for parameter in self.policy.parameters()) * tokens
+            update = metrics.get("time/update_s", seconds)
+            self.latest["perf/mfu"] = trained / (update * peak * world_size())
         for logger in self.loggers:
             logger.log_metrics(self.latest, step=self.global_step)
 

@@ -217,6 +217,15 @@ def test_every_step_is_logged_once_and_nothing_twice(tmp_path: Path) -> None:
     assert module.latest == memory.rows[-1][1]
 
 
+def test_utilisation_is_logged_where_the_peak_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, memory, _ = run([fine], tmp_path / "cpu", steps=1)
+    assert "perf/mfu" not in memory.rows[0][1]
+    monkeypatch.setattr(phase_module, "peak_flops", lambda device: 1000.0)
+    module, memory, _ = run([fine], tmp_path / "gpu", steps=1)
+    # 7 parameters, 5 tokens
+    assert memory.rows[0][1]["perf/mfu"] == pytest.approx(6 * 7 * 5 / (module.seconds * 1000.0))
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """Of a run that has made one step of three."""
