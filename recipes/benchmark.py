@@ -5,6 +5,7 @@ python recipes/benchmark.py benchmark=grpo_step_vs_trl benchmark.lengths=fixed
 python recipes/benchmark.py benchmark=grpo_step_0_5b            # a Qwen2.5-0.5B shape with random weights, on a CPU
 python recipes/benchmark.py benchmark=grpo_step_h200            # a 1.5B shape on a GPU, with variants of both
 python recipes/benchmark.py benchmark=scaling
+python recipes/benchmark.py benchmark=learning_vs_trl
 python recipes/benchmark.py benchmark=sandbox
 python recipes/benchmark.py benchmark=rollout "benchmark.run=[hf,group,group_compiled]"
 python recipes/benchmark.py benchmark=rollout_0_5b

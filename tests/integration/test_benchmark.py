@@ -9,11 +9,12 @@ import pytest
 
 from helpers.models import tiny_model
 from lightning_r1.benchmarks import grpo_step_vs_trl as step
-from lightning_r1.benchmarks import rewards, rollout, sandbox, scaling
+from lightning_r1.benchmarks import learning_vs_trl, rewards, rollout, sandbox, scaling
 from lightning_r1.benchmarks.bounds import Machine, bound
 from lightning_r1.benchmarks.grpo_step_vs_trl import Work, ours, ratios, trl
 from lightning_r1.benchmarks.math_work import hostile_answers, ordinary, spread
 from lightning_r1.benchmarks.shapes import byte_tokenizer
+from lightning_r1.benchmarks.step_systems import our_overrides
 from lightning_r1.benchmarks.step_work import lucky, random_rows
 from lightning_r1.config.compose import compose_config
 from lightning_r1.text.golds import check_gold
@@ -110,6 +111,36 @@ def test_what_a_step_costs_as_the_work_grows(
     assert all(set(sweep["exponents"]) == set(scaling.MEASURED.values()) for sweep in sweeps.values())
     assert (tmp_path / "scaling.png").stat().st_size > 1000
     assert "a step of ours over max_new_tokens" in capsys.readouterr().out
+
+
+def test_learning_beside_trl(
+    base_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_vs_trl, "in_a_process", lambda system, work: system(work))
+    monkeypatch.setattr(learning_vs_trl, "Work", lambda **given: Work(**given, prompts=2, group_size=2))
+    monkeypatch.setattr(learning_vs_trl.Watch, "pass_at_1", lambda watch: len(watch.curve.steps) / 4)
+    said = [f"model={base_model}", "every=1", "max_steps=6", "target=0.5", f"picture={tmp_path / 'learning.png'}"]
+    config = compose_config("benchmark", ["benchmark=learning_vs_trl", *(f"benchmark.{one}" for one in said)])
+    result = learning_vs_trl.benchmark(config["benchmark"])
+    for name in ("ours", "TRL"):
+        (curve,) = result["curves"][name]
+        assert curve["steps"] == [1, 2, 3]  # twice at the target, and no further
+        assert curve["passes"] == [0.25, 0.5, 0.75]
+        assert result["seconds"][name] == [curve["seconds"][1]]
+        assert 0 < curve["seconds"][0] < curve["seconds"][1] < curve["seconds"][2]
+    assert (tmp_path / "learning.png").stat().st_size > 1000
+    assert "until pass@1 0.5" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_is_right_is_counted(base_model: Path) -> None:
+    from lightning_r1.config.build_policy import build_policy
+
+    codec, policy = build_policy(compose_config("train", our_overrides(Work(str(base_model)))))
+    watch = learning_vs_trl.Watch(policy, codec, learning_vs_trl.Goal(problems=3))
+    assert 0 <= watch.pass_at_1() <= 1
+    assert len(watch.prompts) == 3
+    assert learning_vs_trl.Curve([1, 2], [3.0, 4.0], [0.1, 0.9]).reached(0.8) == 4
+    assert learning_vs_trl.Curve([1], [3.0], [0.1]).reached(0.8) is None
 
 
 def test_exponents() -> None:

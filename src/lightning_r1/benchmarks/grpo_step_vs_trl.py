@@ -171,8 +171,6 @@ def tell(work: Work, result: Mapping[str, Any], *, rounds: int) -> None:
         title=f"one GRPO step on {what}: {work.prompts} prompts x {work.group_size}, up to {work.max_new_tokens} "
         f"tokens, {work.lengths} lengths, KL {work.kl_coef}, {work.dtype} on {work.device}; medians of {rounds} turns",
         title_justify="left",
-        caption=result["where"]["line"],
-        caption_justify="left",
     )
     table.add_column("")
     for column in _COLUMNS:
@@ -185,6 +183,7 @@ def tell(work: Work, result: Mapping[str, Any], *, rounds: int) -> None:
     for name, reason in result["not_run"].items():
         table.add_row(name, f"not run: {reason}")
     console.print(table)
+    console.print(result["where"]["line"], style="dim", soft_wrap=True)
     console.print(
         "seconds: how many times faster; memory, in GiB: ours as a share of theirs. update: its peak above the model; "
         "update needs: above what stood when it began, the optimizer's state included",

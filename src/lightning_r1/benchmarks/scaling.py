@@ -105,7 +105,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def tell(name: str, sweep: Mapping[str, Any], line: str) -> None:
     """A table of one sweep."""
-    table = Table(title=f"a step of ours over {name}", title_justify="left", caption=line, caption_justify="left")
+    table = Table(title=f"a step of ours over {name}", title_justify="left")
     table.add_column(name)
     for column in MEASURED:
         table.add_column(column, justify="right")
@@ -114,6 +114,7 @@ def tell(name: str, sweep: Mapping[str, Any], line: str) -> None:
     exponents = (sweep["exponents"][key] for key in MEASURED.values())
     table.add_row("[bold]exponent[/]", *(f"{value:.2f}" for value in exponents))
     console.print(table)
+    console.print(line, style="dim", soft_wrap=True)
 
 
 def told_size(label: str, size: float) -> str:

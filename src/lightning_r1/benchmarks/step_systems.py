@@ -114,9 +114,41 @@ def trl(work: Work, options: Mapping[str, Any] | None = None) -> Measured:
         work: to do.
         options: more fields of its ``GRPOConfig``.
     """
+    from transformers import TrainerCallback
+
+    meter, tokens = Meter(work.device), list[float]()
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *arguments: Any, **options: Any) -> None:
+            meter.step_begins()
+
+        def on_step_end(self, *arguments: Any, **options: Any) -> None:
+            meter.step_ends()
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, _ = their_trainer(work, folder, our_overrides(work), options or {}, Clock(), tokens)
+        trainer._prepare_inputs = meter.around_rollout(trainer._prepare_inputs)
+        meter.begin()
+        trainer.train()
+    return _measured(meter, tokens)
+
+
+def their_trainer(
+    work: Work, folder: str, overrides: Sequence[str], options: Mapping[str, Any], callback: Any, tokens: list[float]
+) -> tuple[Any, Any]:
+    """TRL's trainer on our model, prompts and rewards, and our codec.
+
+    Args:
+        work: to do.
+        folder: for what it writes.
+        overrides: of the run of ours that it stands beside.
+        options: more fields of its ``GRPOConfig``.
+        callback: of transformers' kind.
+        tokens: gets the completion tokens of every rollout.
+    """
     import torch
     from datasets import Dataset
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
     from lightning_r1.callbacks.console import quiet
@@ -127,40 +159,28 @@ def trl(work: Work, options: Mapping[str, Any] | None = None) -> Measured:
     quiet()
     if work.threads is not None:
         torch.set_num_threads(work.threads)
-    config = compose_config("train", our_overrides(work))
+    config = compose_config("train", overrides)
     codec, policy = build_policy(config)
     prompts: dict[str, Prompt] = {prompt.text: prompt for prompt in _prompts(config, codec)}
-    graders = _graders(work, codec)
-    meter, tokens = Meter(work.device), []
+    graded = _graders(work, codec)
 
     def rules(completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         tokens.append(float(sum(map(len, completion_ids))))
         return [
-            graders(prompts[text], completion, ids)
+            graded(prompts[text], completion, ids)
             for text, completion, ids in zip(columns["prompts"], completions, completion_ids, strict=True)
         ]
 
-    class Clock(TrainerCallback):
-        def on_step_begin(self, *arguments: Any, **options: Any) -> None:
-            meter.step_begins()
-
-        def on_step_end(self, *arguments: Any, **options: Any) -> None:
-            meter.step_ends()
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = GRPOTrainer(
-            model=policy.model,
-            processing_class=codec.tokenizer,
-            reward_funcs=rules,
-            train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
-            callbacks=[Clock()],
-            args=GRPOConfig(output_dir=folder, **{**_their_options(work), **(options or {})}),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer._prepare_inputs = meter.around_rollout(trainer._prepare_inputs)  # type: ignore[method-assign]
-        meter.begin()
-        trainer.train()
-    return _measured(meter, tokens)
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=codec.tokenizer,
+        reward_funcs=rules,
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        callbacks=[callback],
+        args=GRPOConfig(output_dir=folder, **{**_their_options(work), **options}),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, codec
 
 
 def _their_options(work: Work) -> dict[str, Any]:
