@@ -37,3 +37,10 @@ def overlapped_rollouts_do_not_meet_the_update(config: Config) -> None:
             f"algo.overlap_rollouts=true: {target} cannot sample while the policy trains; choose rollout=group, or "
             "algo.overlap_rollouts=false"
         )
+
+
+ROLLOUT_RULES = (
+    older_completions_are_corrected,
+    a_surplus_comes_from_refills,
+    overlapped_rollouts_do_not_meet_the_update,
+)
