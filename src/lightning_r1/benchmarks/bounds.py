@@ -85,7 +85,8 @@ def bound(model: PreTrainedModel, groups: Sequence[Group], machine: Machine) -> 
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     width = next(model.parameters()).element_size()
     cache_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * size * width
-    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    ends: Any = model
+    head, embedding = ends.get_output_embeddings().weight, ends.get_input_embeddings().weight
     parameters = sum(parameter.numel() for parameter in model.parameters())
     # of an embedding of its own only the rows of the tokens are read
     in_products = parameters - (0 if head is embedding else embedding.numel())
