@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -85,10 +85,11 @@ def bound(model: PreTrainedModel, groups: Sequence[Group], machine: Machine) -> 
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     width = next(model.parameters()).element_size()
     cache_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * size * width
-    head, embedding = (layer.weight for layer in (model.get_output_embeddings(), model.get_input_embeddings()))
+    ends: Any = model
+    head, embedding = ends.get_output_embeddings().weight, ends.get_input_embeddings().weight
     parameters = sum(parameter.numel() for parameter in model.parameters())
     # of an embedding of its own only the rows of the tokens are read
-    in_products = parameters - (0 if head is embedding else cast(torch.Tensor, embedding).numel())
+    in_products = parameters - (0 if head is embedding else embedding.numel())
     lengths = [(len(group.prompt.token_ids), len(one.token_ids)) for group in groups for one in group.completions]
     longest = max(length for _, length in lengths)
     # the token at place t > 0 is predicted from P + t tokens, its own predecessor included; the first by the prefill

@@ -25,14 +25,22 @@ class RolloutCache(Cache):
         rows: rows while decoding, N.
         columns: the longest row, L; more raises an ``IndexError``.
         device: of the model.
+        ragged: whether rows may differ in length. Where they cannot, nobody looks at what was never written.
         fixed: for a compiled step, which is made anew for every shape: columns come in blocks of so many, and the
             number of rows is halved or left alone. 0 where a step sees the rows and columns that are in use.
     """
 
     def __init__(
-        self, layers: int, rows: int, columns: int, *, device: torch.device | str = "cpu", fixed: int = 0
+        self,
+        layers: int,
+        rows: int,
+        columns: int,
+        *,
+        device: torch.device | str = "cpu",
+        ragged: bool = True,
+        fixed: int = 0,
     ) -> None:
-        self.fixed = fixed
+        self.ragged, self.fixed = ragged or fixed > 0, fixed
         self.rows = rows
         self.columns = -(-columns // fixed) * fixed if fixed else columns
         self.live = 0
@@ -77,6 +85,8 @@ class RolloutCache(Cache):
         """Say how many tokens each live row holds; this also says how many rows are live."""
         self.live = len(lengths)
         self.longest = max(lengths, default=0)
+        if not self.ragged and min(lengths, default=0) != self.longest:
+            raise ValueError(f"rows of {min(lengths)} to {self.longest} tokens in a cache for rows of one length")
         # a compiled step is one program: it takes every row for one with a length of its own
         self.common = self.longest if not self.fixed and min(lengths, default=0) == self.longest else None
         self.lengths[: self.live] = torch.tensor(lengths, dtype=torch.long).to(self.lengths.device)
@@ -122,13 +132,14 @@ class RolloutCacheLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate at the first tokens, when heads, head sizes and dtype are known."""
 
-        def shape(states: Tensor) -> tuple[int, ...]:
+        def allocate(states: Tensor) -> Tensor:
             _, heads, _, head_dim = states.shape
-            return self.of.rows, heads, self.of.columns, head_dim
+            shape = self.of.rows, heads, self.of.columns, head_dim
+            # a score that is masked is replaced, but a value is multiplied by its weight of 0, so it may not be NaN;
+            # and latent attention makes its values of what stands here as keys
+            return states.new_zeros(shape) if self.of.ragged else states.new_empty(shape)
 
-        # a score that is masked is replaced, but a value is multiplied by its weight of 0, so it may not be NaN; and
-        # latent attention makes its values of what stands here as keys
-        self.keys, self.values = key_states.new_zeros(shape(key_states)), value_states.new_zeros(shape(value_states))
+        self.keys, self.values = allocate(key_states), allocate(value_states)
         self.is_initialized = True
         if self.of.fixed:
             # a CUDA graph writes to them where they are, and would else copy them at every step

@@ -43,34 +43,42 @@ class Decoder:
         rows: decoded together at most.
         columns: tokens of the longest row.
         pad_id: fills what a prompt is shorter than its neighbours.
+        ragged: whether rows may come to differ in length; they never do where the architecture insists on an attention
+            of its own.
         lean: take the short way through small models of the common kind.
         compile: make one program of the model's step, and on CUDA a graph of it; it is never lean then.
     """
 
     def __init__(
-        self, policy: Policy, *, rows: int, columns: int, pad_id: int, lean: bool = True, compile: bool = False
+        self,
+        policy: Policy,
+        *,
+        rows: int,
+        columns: int,
+        pad_id: int,
+        ragged: bool = True,
+        lean: bool = True,
+        compile: bool = False,
     ) -> None:
         self.policy, self.pad_id = policy, pad_id
         model = policy.model
         self.device = model.device
-        if compile and not self.ragged:
+        self.ragged = ragged and decodes_with(model) is not None
+        if compile and decodes_with(model) is None:
             raise ValueError(
                 f"rollout.compile=true: model_type={model.config.model_type!r} with "
                 f"{model.config._attn_implementation} attention needs rows of one length, and a compiled step has rows "
                 "of any. Set rollout.compile=false"
             )
         block = max(_BLOCK, -(-columns // _MOST_BLOCKS)) if compile else 0
-        self.cache = RolloutCache(cache_layers(model), rows=rows, columns=columns, device=self.device, fixed=block)
+        self.cache = RolloutCache(
+            cache_layers(model), rows=rows, columns=columns, device=self.device, ragged=ragged, fixed=block
+        )
         self.step: Step
         if lean and not compile and can_be_lean(model):
             self.step = LeanStep(model, self.cache)
         else:
             self.step = ModelStep(policy, self.cache, _compiled(self.device.type) if compile else forward)
-
-    @property
-    def ragged(self) -> bool:
-        """Whether rows may differ in length: not where the architecture insists on an attention of its own."""
-        return decodes_with(self.policy.model) is not None
 
     def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], group_size: int) -> Tensor:
         """Write prompts into the cache, each to its group's rows.

@@ -29,6 +29,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from lightning_r1.functional import selected_logprobs
 from lightning_r1.models.attention import decoding_attention
 from lightning_r1.models.cache import RolloutCache, cache_layers
+from lightning_r1.models.lean import LeanStep, can_be_lean
 from lightning_r1.models.policy import Policy
 
 Sharing = Literal["single", "ddp", "fsdp"]
@@ -201,8 +202,11 @@ def rollout_peak(
         cache.admit(torch.arange(total), prefilled, group_size)
         del prefilled
         cache.set_lengths([prompt_tokens + new_tokens - 1] * total)
-        with decoding_attention(model) if on_cpu else nullcontext():
-            sample(_next_logits(model, cache, torch.zeros(total, 1, dtype=torch.long)))
+        if on_cpu and can_be_lean(model):
+            sample(LeanStep(model, cache)(torch.zeros(total, dtype=torch.long)))
+        else:
+            with decoding_attention(model) if on_cpu else nullcontext():
+                sample(_next_logits(model, cache, torch.zeros(total, 1, dtype=torch.long)))
         del notes
         return memory.peak - standing
 

@@ -116,10 +116,12 @@ class _Rollout:
         columns = max(len(prompt.token_ids) + budget for prompt, budget in zip(prompts, budgets, strict=True))
         rows = min(len(prompts), max(1, engine.max_rows // sampling.group_size)) * sampling.group_size
         model = engine.policy.model
+        one_length = len({len(prompt.token_ids) for prompt in prompts}) == 1
         self.decoder = Decoder(
             engine.policy,
             rows=rows,
             columns=columns,
+            ragged=not one_length or rows < len(prompts) * sampling.group_size,
             pad_id=engine.codec.pad_id,
             lean=engine.lean,
             compile=engine.compile,
