@@ -28,7 +28,7 @@ HOW = Sampling(group_size=4, max_new_tokens=12)
 @pytest.fixture(scope="module")
 def engine() -> Iterator[VLLMEngine]:
     """One for all tests; each syncs what it needs. Buckets are small, so that there are several."""
-    engine = VLLMEngine(served_policy(), mini_codec(), bucket_mib=0, more={"block_size": 16}, **QUICK)
+    engine = VLLMEngine(served_policy(), mini_codec(), bucket_mib=0, more={"block_size": 32}, **QUICK)
     yield engine
     engine.close()
 
@@ -95,7 +95,7 @@ def test_a_rollout_is_made_again_identically_and_seeds_matter(engine: VLLMEngine
 def test_a_cache_of_old_weights_would_be_wrong_and_is_emptied(
     engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the long prompt two pages are shared by the group, and would be by the next rollout."""
+    """Of the long prompt one page is shared by the group, and would be by the next rollout."""
     prompts = prompts_of_lengths(engine.codec, [40])
 
     def gap() -> float:
