@@ -212,9 +212,9 @@ def _their_options(work: Work) -> dict[str, Any]:
 
 def _prompts(config: Mapping[str, Any], codec: Any) -> list[Any]:
     """Those that ours draws from."""
-    from hydra.utils import instantiate
+    from lightning_r1.config.build import call_with
 
-    data = instantiate(config["data"], _convert_="all")
+    data = call_with(config["data"])
     data.tokenise(codec)
     return list(data.train)
 
