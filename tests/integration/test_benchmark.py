@@ -250,4 +250,6 @@ def test_the_bound_is_what_has_to_be_read_and_multiplied() -> None:
     assert found.memory_s == 4 * (4 * weights + (4 + 5 + 6) * cache)
     # three tokens of the prompt and three that are fed; the prompt's look at 1, 2 and 3
     assert found.arithmetic_s == 2 * weights * 6 + 4 * 2 * 4 * 8 * (4 + 5 + 6 + 1 + 2 + 3)
-    assert (found.seconds, found.kind) == (found.arithmetic_s, "arithmetic")
+    assert (found.seconds, found.kind) == (found.memory_s, "memory")
+    slower = bound(model, groups, Machine(bytes_per_s=1.0, flop_per_s=0.5))
+    assert (slower.seconds, slower.kind) == (2 * found.arithmetic_s, "arithmetic")
