@@ -129,8 +129,8 @@ def turn(work: Work, system: str) -> Turn:
     nn.Module.to(model, device)
     optimizer = adamw(model.named_parameters(), lr=1e-6, master_weights=options.masters)  # type: ignore[arg-type]
     parameters = [stepped_on(optimizer, parameter) for parameter in model.parameters()]
-    start = _start_of_peak(device)
     accumulate = theirs(work, model) if system == TRL else ours(work, model, options, device, optimizer)
+    start = _start_of_peak(device)  # the other's library is there by now
     seconds, numbers = [], []
     for _ in range(work.steps + 1):
         started = time.perf_counter()
