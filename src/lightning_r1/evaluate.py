@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather, rank
 from lightning_r1.rewards.classes import CalculatedClasses
 from lightning_r1.rewards.suite import RewardSuite
+from lightning_r1.rollout.engine import close
 from lightning_r1.text.records import read_jsonl, write_jsonl
 
 
@@ -100,13 +101,15 @@ def _sample(
     missing = [of_set for of_set in sets if not stores[of_set.name].whole]
     if not missing:
         return
-    engine = build_sampler(config, device)
-    grader.start()
-    for of_set in missing:
-        make = partial(sample, engine, grader, codec=codec, sampling=of_set.sampling, seed=config["eval"]["seed"])
-        prompts_a_part = max(1, config["save_every"] // of_set.sampling.group_size)
-        with told_progress(of_set.name, len(of_set.prompts), "problems") as told:
-            stores[of_set.name].fill(of_set.prompts, make, prompts_a_part=prompts_a_part, told=told)
+    with ExitStack() as ended:
+        engine = build_sampler(config, device)
+        ended.callback(close, engine)
+        grader.start()
+        for of_set in missing:
+            make = partial(sample, engine, grader, codec=codec, sampling=of_set.sampling, seed=config["eval"]["seed"])
+            prompts_a_part = max(1, config["save_every"] // of_set.sampling.group_size)
+            with told_progress(of_set.name, len(of_set.prompts), "problems") as told:
+                stores[of_set.name].fill(of_set.prompts, make, prompts_a_part=prompts_a_part, told=told)
 
 
 def _grade_again(sets: Sequence[EvaluationSet], codec: Codec, run_dir: Path, grader: RewardSuite) -> None:

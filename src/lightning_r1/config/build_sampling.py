@@ -25,7 +25,7 @@ from lightning_r1.models.load import context_length
 from lightning_r1.remote.chat import ChatClient
 from lightning_r1.rewards.base import Reward, attribute
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.text.filters import TraceFilter
 from lightning_r1.types import Prompt, Sampling
 
@@ -50,8 +50,9 @@ class SamplingJob:
         self.rewards.start()
 
     def close(self) -> None:
-        """Give back what runs the rewards."""
+        """Give back what runs the rewards and the engine."""
         self.rewards.close()
+        close(self.engine)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class LabellingJob:
             raise ConfigError(f"sample.pairs.judge: {error}") from error
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Give back what runs the engine."""
+        close(self.engine)
 
 
 def check_sampling(config: Mapping[str, Any]) -> None:

@@ -30,6 +30,8 @@ class BesideEngine:
     can_have_own_weights = True
     exact = False
     """The policy has moved on when its completions are learned from."""
+    parity_tolerance = None
+    """Its weights are copied in this process: there is no way on which they could be lost."""
 
     def __init__(self, policy: Policy, make: Callable[[Policy], RolloutEngine]) -> None:
         self.policy = policy
@@ -63,6 +65,9 @@ class BesideEngine:
     def wake(self) -> None:
         """As the engine does."""
         self.inner.wake()
+
+    def close(self) -> None:
+        """Nothing was started."""
 
 
 @torch.no_grad()

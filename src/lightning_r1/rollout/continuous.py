@@ -35,6 +35,7 @@ class ContinuousEngine:
     """
 
     exact = True
+    beside_training = False  # it samples from the policy itself
 
     def __init__(
         self,
