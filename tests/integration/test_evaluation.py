@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.engine import CopyEngine
 from helpers.runs import coin_evaluation
 from lightning_r1 import evaluate as verb
 from lightning_r1.config.errors import ConfigError
@@ -20,6 +21,7 @@ from lightning_r1.evaluation.intervals import share_interval
 from lightning_r1.evaluation.store import SampleStore
 from lightning_r1.text.records import read_jsonl
 
+COPY = ("rollout._target_=helpers.engine.CopyEngine", "~rollout.max_rows", "~rollout.check_every", "~rollout.lean", "~rollout.compile")
 KILLABLE = "rollout._target_=helpers.engine.KilledEngine"
 GOLDS_ARE_SECOND = "+eval.sets.operators.wanted=1"
 
@@ -65,6 +67,20 @@ def test_what_it_leaves(whole: Path, base_model: Path) -> None:
     of_set = summary["sets"]["operators"]
     assert (of_set["problems"], of_set["group_size"], of_set["max_new_tokens"]) == (24, 4, 12)
     assert {"model", "path", "template", "tokens", "commit", "versions"} <= summary.keys()
+
+
+def test_an_engine_that_is_another_program_is_ended(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[CopyEngine] = []
+    monkeypatch.setattr(CopyEngine, "close", ended.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(SampleStore, "fill", lambda *arguments, **how: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate(coin_evaluation(tmp_path, base_model, *COPY))
+    assert len(ended) == 1
+    evaluate(coin_evaluation(tmp_path, base_model, *COPY))
+    assert len(set(ended)) == 2
 
 
 def killed(config: dict[str, Any], call: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from helpers import judges
 from helpers.endpoint import endpoint
+from helpers.engine import CopyEngine
 from helpers.runs import coin_sample
 from lightning_r1 import sample as verb
 from lightning_r1.config.errors import ConfigError
@@ -20,6 +21,8 @@ from lightning_r1.models.export import read_card
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.canaries import CASES
 from lightning_r1.sample import sample
+
+COPY = ("rollout._target_=helpers.engine.CopyEngine", "~rollout.max_rows", "~rollout.check_every", "~rollout.lean", "~rollout.compile")
 
 
 def facts(run_dir: Path) -> dict[str, Any]:
@@ -50,6 +53,15 @@ def test_traces_are_right_and_know_where_they_come_from(uninterrupted: Path, bas
         assert trace.provenance["sampling"]["temperature"] == 1.0
         assert (trace.provenance["seed"], trace.provenance["rewritten_by"]) == (0, None)
         assert trace.provenance["filters"] == ["accuracy", "format", "repetition", "repeated_lines", "mixed_languages"]
+
+
+def test_an_engine_that_is_another_program_is_ended(
+    base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[CopyEngine] = []
+    monkeypatch.setattr(CopyEngine, "close", ended.append)
+    sample(coin_sample(tmp_path, base_model, *COPY))
+    assert len(ended) == 1
 
 
 def test_every_completion_is_accounted_for(uninterrupted: Path) -> None:
