@@ -25,9 +25,6 @@ STEPS, CUT = 6, 3
 # A rollout is two steps, so that the checkpoint of step 3 lies in the middle of one. Groups in which no completion ends
 # before the token limit are dead and dropped, so that ranks have different numbers of completions and micro-batches.
 SAME_WORK = [
-    # the norms of transformers' models calculate in float32: their gradients differ in the tenth digit where a prompt
-    # of several rows is computed once, and which rows a rank has is what is compared here
-    "phase.module.shared_prefix=off",
     "+reward.rewards.length={_target_: helpers.coin.short_is_good}",
     "algo.num_iterations=2",
     "algo.prompts_per_rollout=8",

@@ -21,7 +21,7 @@ from lightning_r1.evaluation.intervals import share_interval
 from lightning_r1.evaluation.store import SampleStore
 from lightning_r1.text.records import read_jsonl
 
-COPY = ("rollout._target_=helpers.engine.CopyEngine", "~rollout.max_rows", "~rollout.check_every", "~rollout.lean", "~rollout.compile")
+COPY = ("rollout=hf", "rollout._target_=helpers.engine.CopyEngine")
 KILLABLE = "rollout._target_=helpers.engine.KilledEngine"
 GOLDS_ARE_SECOND = "+eval.sets.operators.wanted=1"
 

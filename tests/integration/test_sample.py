@@ -22,7 +22,7 @@ from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.canaries import CASES
 from lightning_r1.sample import sample
 
-COPY = ("rollout._target_=helpers.engine.CopyEngine", "~rollout.max_rows", "~rollout.check_every", "~rollout.lean", "~rollout.compile")
+COPY = ("rollout=hf", "rollout._target_=helpers.engine.CopyEngine")
 
 
 def facts(run_dir: Path) -> dict[str, Any]:
