@@ -73,7 +73,7 @@ def test_an_engine_that_is_another_program_is_ended(
     base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[CopyEngine] = []
-    monkeypatch.setattr(CopyEngine, "close", ended.append)
+    monkeypatch.setattr(CopyEngine, "close", lambda self: ended.append(self))
     with monkeypatch.context() as broken:
         broken.setattr(SampleStore, "fill", lambda *arguments, **how: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -59,7 +59,7 @@ def test_an_engine_that_is_another_program_is_ended(
     base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[CopyEngine] = []
-    monkeypatch.setattr(CopyEngine, "close", ended.append)
+    monkeypatch.setattr(CopyEngine, "close", lambda self: ended.append(self))
     sample(coin_sample(tmp_path, base_model, *COPY))
     assert len(ended) == 1
 
