@@ -46,7 +46,7 @@ test-vllm:  ## the tests with a real vLLM, in the environment VLLM_VENV=.venv-vl
 		|| $(VLLM_VENV)/bin/python -m pip install --quiet --editable '.[vllm,dev]' || true
 	@$(VLLM_VENV)/bin/python -c 'import vllm.version, lightning_r1' || { echo "vLLM 0.32 or lightning_r1 cannot be imported in" \
 		"$(VLLM_VENV): install both there, or name another environment: make test-vllm VLLM_VENV=..."; exit 1; }
-	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest --quiet -m vllm tests/vllm
+	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest --quiet -m vllm tests/with_vllm
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .

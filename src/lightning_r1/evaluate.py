@@ -143,7 +143,9 @@ def _finish(
         write_jsonl(_file(run_dir, "problems", of_set.name), problems_of(of_set.prompts, samples, classes))
         numbers = numbers_of(of_set.prompts, samples, ks=config["eval"]["ks"], classes=classes)
         after |= {f"eval/{of_set.name}/{name}": value for name, value in numbers.items()}
-        facts[of_set.name] = {"problems": len(of_set.prompts), **asdict(of_set.sampling)}
+        sampling = asdict(of_set.sampling)
+        sampling["stop"] = list(sampling["stop"])  # as it is read back
+        facts[of_set.name] = {"problems": len(of_set.prompts), **sampling}
         tokens += sum(one.tokens for one in samples)
     summary = {
         "model": config["model"]["name"],

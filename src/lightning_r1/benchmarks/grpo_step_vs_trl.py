@@ -12,6 +12,7 @@ cannot be run here is told as not run, with the reason.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -148,7 +149,8 @@ def ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, 
     return {
         **{name: theirs[name] / ours[name] for name in _FASTER if name in ours},
         "tokens_per_s": ours["tokens_per_s"] / theirs["tokens_per_s"],
-        **{name: ours[name] / theirs[name] for name in _SHARE if name in ours},
+        # what a tiny model needs may fit into memory that its process had already
+        **{name: ours[name] / theirs[name] if theirs[name] else math.nan for name in _SHARE if name in ours},
     }
 
 

@@ -218,7 +218,7 @@ def _provenance(config: Mapping[str, Any], sampling: Sampling, weights: str) -> 
         "weights": weights,
         "phase": card.get("phase"),
         "step": card.get("steps"),
-        "sampling": asdict(sampling),
+        "sampling": asdict(sampling) | {"stop": list(sampling.stop)},  # as it is read back
         "seed": config["seed"],
         "filters": [*options.get("require", ()), *options.get("faults", ())],
         "rewritten_by": None,

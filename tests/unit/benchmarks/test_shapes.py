@@ -35,7 +35,7 @@ def test_as_many_parameters_as_the_published_ones(shape: str, parameters: int) -
 
 
 def test_an_unknown_shape_is_told_its_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"benchmark\.shape=huge: expected one of tiny, qwen2_5_0_5b"):
+    with pytest.raises(ValueError, match=r"benchmark\.shape=huge: expected one of tiny, small, middle, qwen2_5_0_5b"):
         random_model("huge", tmp_path)
 
 

@@ -30,7 +30,7 @@ from lightning_r1.train import train
 from lightning_r1.types import Sampling
 
 COPY = [
-    "rollout._target_=helpers.engine.CopyEngine", "~rollout.max_rows", "eval.sets=null",
+    "rollout=hf", "rollout._target_=helpers.engine.CopyEngine", "eval.sets=null",
     "algo.sampler_correction=truncate", "algo.dead_groups=keep",
 ]  # fmt: skip
 
@@ -169,7 +169,7 @@ def test_an_engine_that_fails_on_one_rank_ends_the_rollout_of_all(
     def work(engine: CopyEngine) -> str:
         with pytest.raises(EngineError) as told:
             collect(
-                lambda refill: (prompts, [1, 2]), engine, RewardSuite({"length": long_is_good}),
+                lambda taken, count: (prompts, [1, 2]), engine, RewardSuite({"length": long_is_good}),
                 sampling=Sampling(group_size=2, max_new_tokens=4), credit=Credit(), groups=2,
             )  # fmt: skip
         return str(told.value)

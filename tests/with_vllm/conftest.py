@@ -8,5 +8,5 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this folder carries the marker by which `make test` leaves it out."""
     for item in items:
-        if "/tests/vllm/" in item.path.as_posix():
+        if "/tests/with_vllm/" in item.path.as_posix():
             item.add_marker(pytest.mark.vllm)
