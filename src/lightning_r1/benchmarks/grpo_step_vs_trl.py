@@ -155,14 +155,13 @@ def ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, 
 
 
 _COLUMNS = {
-    "s a step": ("seconds", ".3f"),
-    "rollout s": ("rollout_seconds", ".3f"),
-    "update s": ("update_seconds", ".3f"),
+    "step s": ("seconds", ".3f"),
+    "rollout": ("rollout_seconds", ".3f"),
+    "update": ("update_seconds", ".3f"),
     "tokens/s": ("tokens_per_s", ",.0f"),
-    "peak GiB": ("peak_gib", ".2f"),
-    "above model": ("above_start_gib", ".2f"),
-    "update": ("update_gib", ".2f"),
-    "update needs": ("need_gib", ".2f"),
+    "peak": ("peak_gib", ".2f"),
+    "above": ("above_start_gib", ".2f"),
+    "needs": ("need_gib", ".2f"),
 }
 
 
@@ -187,8 +186,8 @@ def tell(work: Work, result: Mapping[str, Any], *, rounds: int) -> None:
     console.print(table)
     console.print(result["where"]["line"], style="dim", soft_wrap=True)
     console.print(
-        "seconds: how many times faster; memory, in GiB: ours as a share of theirs. update: its peak above the model; "
-        "update needs: above what stood when it began, the optimizer's state included",
+        "Seconds: how many times faster. Memory, in GiB: peak of the process, above the model, and what an update needs "
+        "above all that stood when it began; ours as a share of theirs.",
         style="dim",
         soft_wrap=True,
     )

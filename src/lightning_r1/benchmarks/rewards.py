@@ -178,7 +178,7 @@ def _tell(turns: Sequence[Turn], config: Mapping[str, Any]) -> None:
             f"{turn.rate:,.1f}",
             f"{turn.worst_s:.2f}",
             f"{turn.total_s:,.1f}" + (" *" if extrapolated else ""),
-            ", ".join(f"{count:,} {name}" for name, count in sorted(turn.outcomes.items(), key=lambda pair: -pair[1])),
+            "\n".join(f"{count:,} {name}" for name, count in sorted(turn.outcomes.items(), key=lambda pair: -pair[1])),
             f"{turn.mistakes:,}",
         )
     console.print(table)
