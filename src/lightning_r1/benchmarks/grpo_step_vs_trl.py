@@ -186,8 +186,8 @@ def tell(work: Work, result: Mapping[str, Any], *, rounds: int) -> None:
     console.print(table)
     console.print(result["where"]["line"], style="dim", soft_wrap=True)
     console.print(
-        "Seconds: how many times faster. Memory, in GiB: peak of the process, above the model, and what an update needs "
-        "above all that stood when it began; ours as a share of theirs.",
+        "Seconds: how many times faster. Memory, in GiB: peak of the process, above the model, and what an update "
+        "needs above all that stood when it began; ours as a share of theirs.",
         style="dim",
         soft_wrap=True,
     )
