@@ -9,6 +9,8 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
+from lightning_r1.models.load import quiet_transformers
+
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 64,
@@ -83,6 +85,7 @@ def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32
         raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
     if (folder / "config.json").is_file():
         return folder
+    quiet_transformers()
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
     config = AutoConfig.for_model(
