@@ -119,7 +119,7 @@ def tell(name: str, sweep: Mapping[str, Any], line: str) -> None:
 
 def told_size(label: str, size: float) -> str:
     """A number as it is, a shape with its parameters."""
-    return label if label == f"{size:.0f}" else f"{label} ({size:,.0f} parameters)"
+    return label if label == f"{size:.0f}" else f"{label}, {size / 1e6:,.1f} M"
 
 
 def draw(config: Mapping[str, Any], sweeps: Mapping[str, Mapping[str, Any]]) -> None:
