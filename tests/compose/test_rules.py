@@ -154,6 +154,13 @@ def test_a_length_reward_fits_the_algorithm() -> None:
         check_rules(config("reward=cosine", "reward.rewards.cosine.max_tokens=1"))
 
 
+def test_whole_groups_fit_the_minibatches() -> None:
+    check_rules(config("algo=grpo", "algo.minibatches_per_rollout=32", "algo.whole_groups=true"))
+    check_rules(config("algo=grpo", "algo.minibatches_per_rollout=33"))
+    with pytest.raises(ConfigError, match="minibatches_per_rollout=33: a rollout gives each of 1 ranks only 32 groups"):
+        check_rules(config("algo=grpo", "algo.minibatches_per_rollout=33", "algo.whole_groups=true"))
+
+
 def test_the_correction_allows_a_truncated_sampler() -> None:
     check_rules(config("algo.sampling.top_p=0.9", "algo.sampler_correction=truncate"))
 

@@ -175,16 +175,18 @@ def scored_distribution_is_the_sampled_one(config: Config) -> None:
 
 @rule
 def minibatches_fit_the_rollout(config: Config) -> None:
-    """Every minibatch of every rank gets at least one completion."""
+    """Every minibatch of every rank gets at least one completion, or group where groups stay whole."""
     if not _rolls_out(config):
         return
     algo = config["algo"]
     ranks = _ranks(config)
-    rows = algo["prompts_per_rollout"] * algo["sampling"]["group_size"] // ranks
-    if algo["minibatches_per_rollout"] > rows:
+    what, count = "groups", algo["prompts_per_rollout"] // ranks
+    if not algo.get("whole_groups"):
+        what, count = "completions", algo["prompts_per_rollout"] * algo["sampling"]["group_size"] // ranks
+    if algo["minibatches_per_rollout"] > count:
         raise ConfigError(
             f"algo.minibatches_per_rollout={algo['minibatches_per_rollout']}: a rollout gives each of {ranks} ranks "
-            f"only {rows} completions; lower it or raise algo.prompts_per_rollout"
+            f"only {count} {what}; lower it or raise algo.prompts_per_rollout"
         )
 
 

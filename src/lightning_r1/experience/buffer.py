@@ -24,11 +24,16 @@ class ExperienceBuffer:
         minibatches: of one pass.
         iterations: passes.
         seed: of the orders.
+        whole_groups: rows with the same prompt go into the same minibatch, where it can be computed once for all of
+            them; else rows are dealt out one by one, as in the R1 paper.
     """
 
-    def __init__(self, sequences: Sequences, *, minibatches: int, iterations: int, seed: int) -> None:
+    def __init__(
+        self, sequences: Sequences, *, minibatches: int, iterations: int, seed: int, whole_groups: bool = False
+    ) -> None:
         self.sequences = sequences
         self.minibatches, self.iterations, self.seed = minibatches, iterations, seed
+        self.whole_groups = whole_groups
         self.position = 0
 
     @classmethod
@@ -42,7 +47,7 @@ class ExperienceBuffer:
         return self.position >= self.minibatches * self.iterations
 
     def next_minibatch(self) -> Sequences:
-        """The next minibatch; rows are dealt out evenly, so that sizes differ by one at most.
+        """The next minibatch; rows are dealt out evenly, so that sizes differ by one (or one group) at most.
 
         Raises:
             IndexError: if the buffer is exhausted.
@@ -51,12 +56,20 @@ class ExperienceBuffer:
             raise IndexError("the experience buffer is exhausted; roll out first")
         iteration, place = divmod(self.position, self.minibatches)
         self.position += 1
-        return self.sequences.select(self._order(iteration)[place :: self.minibatches])
+        dealt = self._order(iteration)[place :: self.minibatches]
+        return self.sequences.select([row for rows in dealt for row in rows])
 
-    def _order(self, iteration: int) -> list[int]:
-        order = list(range(len(self.sequences)))
+    def _order(self, iteration: int) -> list[list[int]]:
+        """Rows that stay together, shuffled."""
+        order = self._groups() if self.whole_groups else [[row] for row in range(len(self.sequences))]
         random.Random(f"{self.seed}/iteration/{iteration}").shuffle(order)
         return order
+
+    def _groups(self) -> list[list[int]]:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(self.sequences.prompt_ids):
+            groups.setdefault(tuple(prompt.tolist()), []).append(row)
+        return list(groups.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on. A rollout that is used up is not kept."""
@@ -67,6 +80,7 @@ class ExperienceBuffer:
             "minibatches": self.minibatches,
             "iterations": self.iterations,
             "seed": self.seed,
+            "whole_groups": self.whole_groups,
             "position": self.position,
         }
 
@@ -80,6 +94,7 @@ class ExperienceBuffer:
             minibatches=state["minibatches"],
             iterations=state["iterations"],
             seed=state["seed"],
+            whole_groups=state["whole_groups"],
         )
         buffer.position = state["position"]
         return buffer

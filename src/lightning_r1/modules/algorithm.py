@@ -24,6 +24,8 @@ class Algorithm:
     """Optimizer steps in one pass over a rollout."""
     num_iterations: int = 1
     """Passes over a rollout."""
+    whole_groups: bool = False
+    """The completions of a prompt are in the same minibatch, where it is computed once; the paper deals at random."""
     sampling: Sampling = field(default_factory=Sampling)
 
     std: Std = "sample"

@@ -143,6 +143,11 @@ class Distillation:
         check_divergence(self.divergence, self.beta)
 
     @property
+    def whole_groups(self) -> bool:
+        """The completions of a prompt are dealt out one by one."""
+        return False
+
+    @property
     def overlap_rollouts(self) -> bool:
         """The divergence has no correction for completions of older weights."""
         return False

@@ -56,6 +56,11 @@ class RolloutPlan(Protocol):
         ...
 
     @property
+    def whole_groups(self) -> bool:
+        """Whether the completions of a prompt are in the same minibatch."""
+        ...
+
+    @property
     def sampling(self) -> Sampling:
         """How completions are drawn."""
         ...
@@ -180,6 +185,7 @@ class RolloutPhase(Phase[Policy]):
             minibatches=plan.minibatches_per_rollout,
             iterations=plan.num_iterations,
             seed=seed_for(self.seed, "minibatches", self.rollouts, rank()),
+            whole_groups=plan.whole_groups,
         )
         return (
             rollout_metrics(rollout, self.codec)

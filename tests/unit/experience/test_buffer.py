@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -42,6 +42,25 @@ def test_every_row_once_a_pass_in_even_minibatches(count: int, minibatches: int,
         assert sorted(row for minibatch in one_pass for row in minibatch) == list(range(count))
         sizes = [len(minibatch) for minibatch in one_pass]
         assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("groups", "minibatches"), [(6, 3), (7, 3), (2, 4)])
+def test_whole_groups_stay_together(groups: int, minibatches: int) -> None:
+    prompts = [torch.tensor([group, 9]) for group in range(groups)]
+    shape = rows(4 * groups)
+    sequences = replace(shape, prompt_ids=[prompts[row % groups] for row in range(4 * groups)])
+    buffer = ExperienceBuffer(sequences, minibatches=minibatches, iterations=2, seed=5, whole_groups=True)
+    buffer.next_minibatch()
+    taken = drain(ExperienceBuffer.from_state_dict(buffer.state_dict()))  # it goes on as it began
+    buffer.position = 0
+    taken = [names(buffer.next_minibatch()), *taken]
+
+    for one_pass in (taken[:minibatches], taken[minibatches:]):
+        assert sorted(row for minibatch in one_pass for row in minibatch) == list(range(4 * groups))
+        dealt = [{row % groups for row in minibatch} for minibatch in one_pass]
+        assert sum(map(len, dealt)) == groups, "a group is in two minibatches"
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    assert taken[:minibatches] != taken[minibatches:] or groups < minibatches
 
 
 def test_a_row_keeps_its_tokens_and_numbers() -> None:
