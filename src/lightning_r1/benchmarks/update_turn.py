@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lightning_r1.benchmarks.shapes import random_model
 from lightning_r1.experience.batching import Choice, Sequences, micro_batches
 from lightning_r1.functional import policy_loss
-from lightning_r1.models.load import load_model
+from lightning_r1.models.load import load_model, quiet_transformers
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import Checkpointing, checkpoint_activations
 from lightning_r1.modules.phase import layouts_of
@@ -125,6 +125,7 @@ def turn(work: Work, system: str) -> Turn:
     dtype = options.dtype or work.dtype
     folder = random_model(work.shape, Path(work.folder))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    quiet_transformers()
     model = load_model(folder, dtype=dtype, attention=work.attention).train()
     nn.Module.to(model, device)
     optimizer = adamw(model.named_parameters(), lr=1e-6, master_weights=options.masters)  # type: ignore[arg-type]
