@@ -169,7 +169,8 @@ def _tell(turns: Sequence[Turn], config: Mapping[str, Any]) -> None:
         title_justify="left",
     )
     for column in ("", "answers", "a second", "worst, s", "all, s", "outcomes", "not as made"):
-        table.add_column(column, justify="left" if column in ("", "outcomes") else "right")
+        told = column in ("", "outcomes")
+        table.add_column(column, justify="left" if told else "right", min_width=12 if told else None)
     for turn in turns:
         extrapolated = turn.asked < turn.answers
         table.add_row(
