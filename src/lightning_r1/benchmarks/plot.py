@@ -24,7 +24,7 @@ def bars(path: Path, panels: Mapping[str, Mapping[str, float]], *, title: str) -
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), layout="constrained", squeeze=False)
     for axis, (quantity, values) in zip(axes.flat, panels.items(), strict=True):
         drawn = axis.bar(list(values), list(values.values()), color=_COLOURS[: len(values)], width=0.6)
-        axis.bar_label(drawn, fmt="{:,.3g}", fontsize=8)
+        axis.bar_label(drawn, fmt=told, fontsize=8)
         axis.set_title(quantity, fontsize=10, loc="left")
         _plain(axis)
     return _save(figure, path, title)
@@ -51,6 +51,15 @@ def curves(
         axis.legend(fontsize=8, frameon=False)
         _plain(axis)
     return _save(figure, path, title)
+
+
+def told(value: float) -> str:
+    """Three digits, or all that stand before the point.
+
+    >>> told(20226.4), told(0.5634)
+    ('20,226', '0.563')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _plain(axis: plt.Axes) -> None:
