@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,9 +142,7 @@ def _finish(
         write_jsonl(_file(run_dir, "problems", of_set.name), problems_of(of_set.prompts, samples, classes))
         numbers = numbers_of(of_set.prompts, samples, ks=config["eval"]["ks"], classes=classes)
         after |= {f"eval/{of_set.name}/{name}": value for name, value in numbers.items()}
-        sampling = asdict(of_set.sampling)
-        sampling["stop"] = list(sampling["stop"])  # as it is read back
-        facts[of_set.name] = {"problems": len(of_set.prompts), **sampling}
+        facts[of_set.name] = {"problems": len(of_set.prompts), **of_set.sampling.plain()}
         tokens += sum(one.tokens for one in samples)
     summary = {
         "model": config["model"]["name"],

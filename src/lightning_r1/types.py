@@ -19,7 +19,7 @@ A mask's ``True`` always means "counts".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -153,6 +153,10 @@ class Sampling:
         for name, (fits, expected) in ranges.items():
             if not fits:
                 raise ValueError(f"sampling.{name}={getattr(self, name)}: expected {expected}")
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields as a JSON file gives them back: lists, no tuples."""
+        return {**asdict(self), "stop": list(self.stop)}
 
     def budget(self, prompt: Prompt) -> int:
         """Most tokens of a completion of this prompt."""

@@ -6,12 +6,11 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-_PEAK = Path("/proc/self/clear_refs")
+from lightning_r1.benchmarks.peak import forget_peak, peak_gib, used_gib
 
 
 @dataclass
@@ -36,16 +35,16 @@ class Meter:
     def begin(self) -> None:
         """The model is loaded, and nothing else."""
         gc.collect()
-        self.start_gib = self._now()
-        self._forget()
+        self.start_gib = used_gib(self.device)
+        forget_peak(self.device)
 
     def step_begins(self) -> None:
         """A step, with its update's side of the watch."""
         self._synchronize()
-        self._forget()
+        forget_peak(self.device)
         self.step_started = time.perf_counter()
         self.rolled_out = 0.0
-        self.level_gib = self._now()
+        self.level_gib = used_gib(self.device)
 
     def step_ends(self) -> None:
         """See :meth:`step_begins`."""
@@ -67,37 +66,20 @@ class Meter:
             self._synchronize()
             self.rolled_out += time.perf_counter() - started
             self._note(update=False)
-            self.level_gib = self._now()
+            self.level_gib = used_gib(self.device)
             return made
 
         return metered
 
     def _note(self, *, update: bool) -> None:
         """Take the peak since the last time, for one half, and forget it."""
-        peak = self._peak()
+        peak = peak_gib(self.device)
         self.peak_gib = max(self.peak_gib, peak)
         if update and len(self.seconds) > 1:  # the first step warms up
             self.update_peak_gib = max(self.update_peak_gib, peak)
             self.update_need_gib = max(self.update_need_gib, peak - self.level_gib)
-        self._forget()
+        forget_peak(self.device)
 
     def _synchronize(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
-
-    def _now(self) -> float:
-        return torch.cuda.memory_allocated() / 2**30 if self.device == "cuda" else _status_gib("VmRSS")
-
-    def _peak(self) -> float:
-        return torch.cuda.max_memory_allocated() / 2**30 if self.device == "cuda" else _status_gib("VmHWM")
-
-    def _forget(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            _PEAK.write_text("5")
-
-
-def _status_gib(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 2**20

@@ -8,7 +8,6 @@ completions that were really written.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import tempfile
 import time
@@ -106,6 +105,7 @@ def measure(work: Work, overrides: Sequence[str]) -> Measured:
     from lightning_r1.config.build import call_with
     from lightning_r1.config.build_policy import build_policy
     from lightning_r1.config.compose import compose_config
+    from lightning_r1.parallel.memory import peak_gib
     from lightning_r1.types import Sampling
 
     quiet()
@@ -140,7 +140,7 @@ def measure(work: Work, overrides: Sequence[str]) -> Measured:
         tokens.append(float(sum(len(one.token_ids) for group in groups for one in group.completions)))
         rollouts.append(groups)
         engine.sleep()
-    peak = _peak_gib(device)
+    peak = peak_gib()
     machine = measure_machine(device, policy.model.dtype)  # behind the rollouts: its memory is not theirs
     bounds = [bound(policy.model, groups, machine) for groups in rollouts[1:]]
     return Measured(
@@ -172,15 +172,6 @@ def _prompts(work: Work, codec: Any) -> list[Any]:
     draws = torch.Generator().manual_seed(0)
     ids = torch.randint(len(codec.tokenizer), (needed, work.prompt_tokens), generator=draws).tolist()
     return [Prompt(f"random/{place}", "", "", tuple(of_prompt), {}) for place, of_prompt in enumerate(ids)]
-
-
-def _peak_gib(device: Any) -> float:
-    """Of the process: on a GPU that of its tensors, on a CPU all that was resident."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _medians(turns: Sequence[Measured]) -> dict[str, Any]:

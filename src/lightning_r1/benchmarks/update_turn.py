@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_r1.benchmarks.peak import forget_peak, peak_gib, used_gib
 from lightning_r1.benchmarks.shapes import random_model
 from lightning_r1.experience.batching import Choice, Sequences, micro_batches
 from lightning_r1.functional import policy_loss
@@ -131,7 +132,9 @@ def turn(work: Work, system: str) -> Turn:
     optimizer = adamw(model.named_parameters(), lr=1e-6, master_weights=options.masters)  # type: ignore[arg-type]
     parameters = [stepped_on(optimizer, parameter) for parameter in model.parameters()]
     accumulate = theirs(work, model) if system == TRL else ours(work, model, options, device, optimizer)
-    start = _start_of_peak(device)  # the other's library is there by now
+    gc.collect()
+    forget_peak(device.type)
+    start = used_gib(device.type)  # the other's library is there by now
     seconds, numbers = [], []
     for _ in range(work.steps + 1):
         started = time.perf_counter()
@@ -141,7 +144,7 @@ def turn(work: Work, system: str) -> Turn:
         optimizer.step()
         numbers.append((float(loss), float(norm)))  # waits for a GPU
         seconds.append(time.perf_counter() - started)
-    peak = _peak(device)
+    peak = peak_gib(device.type)
     best = peak_flops(device) or measured_flops(dtype=getattr(torch, dtype))
     flops = useful_flops(model, work.sequences(), shared=options.shared_prefix != "off")
     return Turn(seconds[1:], peak, peak - start, computed, flops, best, *numbers[0])
@@ -236,22 +239,3 @@ def useful_flops(model: Any, rows: Sequences, *, shared: bool) -> float:
     width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
     products = 2 * body * (sum(lengths) + completions) + 2 * head * completions
     return 3 * (products + 4 * config.num_hidden_layers * width * pairs)
-
-
-def _start_of_peak(device: torch.device) -> float:
-    """Forget the peak so far; what is held now, in GiB."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**30
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's word for: the peak is now
-    return _status("VmRSS")
-
-
-def _peak(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields[name].split()[0]) / 2**20

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 
 from lightning_r1.config.build import build_sets, check
+from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.compose import CONF
 from lightning_r1.config.errors import ConfigError
@@ -89,7 +90,7 @@ def build_sampler(config: Mapping[str, Any], device: torch.device) -> RolloutEng
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     codec, policy = build_policy(config)
-    engine: RolloutEngine = instantiate(config["rollout"], _partial_=True)(policy=policy.to(device), codec=codec)
+    engine = build_engine(config, policy.to(device), codec)
     engine.wake()
     engine.sync_weights(0)
     return engine

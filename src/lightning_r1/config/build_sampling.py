@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from lightning_r1.config.build import check, check_context
+from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.build_rewards import build_reward, build_rewards
 from lightning_r1.config.errors import ConfigError
@@ -147,7 +148,7 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
     data.tokenise(codec)
     context = context_length(config["model"]["path"])
     check_context(context, data.longest, sampling, key="sample.sampling", fix="data.max_prompt_tokens")
-    engine = instantiate(config["rollout"], _partial_=True)(policy=policy.to(device), codec=codec)
+    engine = build_engine(config, policy.to(device), codec)
     prompts = _in_order(data.train, config["seed"])[: options["max_prompts"]]
     facts = _provenance(config, sampling, weights_hash(policy.model))
     if "pairs" in options:
@@ -218,7 +219,7 @@ def _provenance(config: Mapping[str, Any], sampling: Sampling, weights: str) -> 
         "weights": weights,
         "phase": card.get("phase"),
         "step": card.get("steps"),
-        "sampling": asdict(sampling) | {"stop": list(sampling.stop)},  # as it is read back
+        "sampling": sampling.plain(),
         "seed": config["seed"],
         "filters": [*options.get("require", ()), *options.get("faults", ())],
         "rewritten_by": None,
