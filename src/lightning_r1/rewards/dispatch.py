@@ -23,6 +23,7 @@ from lightning_r1.rewards.asks import Ask, Body, Chunk, Cutter, Handle, NurseryP
 from lightning_r1.rewards.base import Item, as_score
 from lightning_r1.rewards.channel import Channel
 from lightning_r1.rewards.nursery import LENGTH
+from lightning_r1.rewards.wishes import Wishes
 from lightning_r1.rewards.worker import HEAD, timed_out
 from lightning_r1.types import Outcome, RewardScore
 
@@ -60,7 +61,7 @@ class Dispatcher:
         self.woken, self.wakes = socket.socketpair()
         self.selector.register(self.woken, selectors.EVENT_READ)
         self.wakes.setblocking(False)
-        self.wishes: deque[Callable[[], None]] = deque()
+        self.wishes = Wishes()
         self.queues: dict[bool, deque[Chunk]] = {False: deque(), True: deque()}
         self.rules: list[Rule] = []
         self.under_way: set[Scores] = set()
@@ -98,18 +99,16 @@ class Dispatcher:
         self.thread.join()
 
     def _wish(self, wish: Callable[[], None]) -> None:
-        self.wishes.append(wish)
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it has ended, and so have all scores
+        self.wishes.add(wish)
+        with contextlib.suppress(OSError):  # full: it is awake; closed: it is over
             self.wakes.send(b"w")
-        if not self.thread.is_alive() and self.thread.ident is not None:
-            self._carry_out()
 
     # the thread
 
     def _run(self) -> None:
         try:
             while not self.closing:
-                self._carry_out()
+                self.wishes.carry_out()
                 self._assign()
                 events = self.selector.select(self._patience())
                 for key, mask in events:
@@ -124,10 +123,6 @@ class Dispatcher:
             raise
         finally:
             self._end()
-
-    def _carry_out(self) -> None:
-        while self.wishes:
-            self.wishes.popleft()()
 
     def _load(self, rule: Rule, preload: tuple[str, ...], pickled: bytes) -> None:
         self.rules.append(rule)
@@ -317,4 +312,4 @@ class Dispatcher:
         for end in (self.selector, self.woken, self.wakes):
             end.close()
         self.nursery.end()
-        self._carry_out()
+        self.wishes.end()

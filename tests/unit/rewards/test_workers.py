@@ -23,6 +23,7 @@ from helpers import hostile
 from helpers.hostile import DEEDS, VERDICTS, Together, heavy_package, obey, obey_later, say, slow
 from lightning_r1.rewards.accuracy import Accuracy
 from lightning_r1.rewards.base import InProcessScorer, Item, Reward, RewardError
+from lightning_r1.rewards.dispatch import Dispatcher
 from lightning_r1.rewards.format import Format
 from lightning_r1.rewards.language import LanguageConsistency
 from lightning_r1.rewards.workers import WorkerPool
@@ -351,6 +352,21 @@ def test_a_worker_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monkey
         told = r"^reward\.workers: workers said nothing in time before their first answer"
         with pytest.raises(RewardError, match=told):
             pool.score("other", hostile.HangsAfterFork(9), [item("x")])
+
+
+def test_what_is_asked_in_the_last_moment_is_told_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    end, asked = Dispatcher._end, []
+
+    def ask_then(dispatcher: Dispatcher) -> None:
+        end(dispatcher)
+        asked.append(pool.begin("obey", obey, [item("a")]))  # the thread is still alive
+
+    monkeypatch.setattr(Dispatcher, "_end", ask_then)
+    with pool_of() as pool:
+        pool.start([("obey", obey)])
+    assert asked[0].done.wait(10)
+    with pytest.raises(RewardError, match="closed"):
+        asked[0].result()
 
 
 OWNER = """
