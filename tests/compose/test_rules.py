@@ -43,7 +43,10 @@ BROKEN = {
         ["trainer.devices=2"],
         "trainer.devices=2: Slurm started 4 tasks a node; leave it out .*, or have Slurm start 2",
     ),
-    "sharding_is_for_training": (["parallel=fsdp", "~phase"], "parallel=fsdp: only training is .*parallel=ddp"),
+    "sharding_is_for_training": (
+        ["parallel=fsdp", "name=x", "~phase"],
+        "parallel=fsdp: only training is .*parallel=ddp",
+    ),
     "shards_can_be_laid_out": (
         ["parallel=fsdp", "trainer.devices=8", "parallel.replicas=3"],
         "parallel.replicas=3: expected a divisor of the 8 ranks",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -103,13 +102,18 @@ def by_ranks(folder: Path, runs: Mapping[str, Sequence[str]], *, ranks: int, tim
     """Make runs by so many ranks of this machine; returns what they printed.
 
     Args:
-        folder: gets ``runs.json``, and of each rank ``peak-<rank>.json``.
+        folder: gets ``runs.json``.
         runs: overrides by name.
         ranks: processes.
         timeout_s: within which all have to be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "runs.json").write_text(json.dumps(dict(runs)))
+    return start_ranks("helpers.sharded", folder, ranks=ranks, timeout_s=timeout_s)
+
+
+def start_ranks(program: str, folder: Path, *, ranks: int, timeout_s: float = 400) -> str:
+    """``python -m program folder`` as so many ranks of this machine; returns what the first printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -117,7 +121,7 @@ def by_ranks(folder: Path, runs: Mapping[str, Sequence[str]], *, ranks: int, tim
     plain = os.environ | meeting | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "helpers.sharded", str(folder)],
+            [sys.executable, "-m", program, str(folder)],
             env=plain | {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,12 +140,8 @@ def by_ranks(folder: Path, runs: Mapping[str, Sequence[str]], *, ranks: int, tim
 
 
 def _main(folder: Path) -> None:
-    peaks = {}
-    for name, overrides in json.loads((folder / "runs.json").read_text()).items():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for overrides in json.loads((folder / "runs.json").read_text()).values():
         train(compose_config("train", overrides))
-        peaks[name] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    (folder / f"peak-{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(peaks))
 
 
 if __name__ == "__main__":
