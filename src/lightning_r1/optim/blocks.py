@@ -17,9 +17,11 @@ zeros, which move no maximum. Everywhere the numbers are those of bitsandbytes; 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -87,8 +89,7 @@ def update(
         eps: added to the root of the second, after its correction.
         weight_decay: times ``lr``, of the parameter.
     """
-    import bitsandbytes  # noqa: F401 - registers the operator
-
+    _library()
     rows, columns = _rows(parameter.shape)
     width = math.ceil(columns / BLOCK) * BLOCK
     at_once = max(1, _ENTRIES // max(1, width))
@@ -128,9 +129,17 @@ def _filled(tensor: Tensor, like: Tensor, value: float) -> Tensor:
 @lru_cache
 def _maps(device: torch.device) -> tuple[Tensor, Tensor]:
     """What the codes of the first and of the second average stand for, float32 ``[256]``, ascending."""
-    from bitsandbytes.functional import create_dynamic_map
-
+    create_dynamic_map = _library().functional.create_dynamic_map
     return create_dynamic_map(signed=True).to(device), create_dynamic_map(signed=False).to(device)
+
+
+def _library() -> ModuleType:
+    """It registers its operators when it is imported."""
+    # on a CPU it warns that it found no kernel for products of 4-bit weights, of which an optimizer makes none
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    import bitsandbytes
+
+    return bitsandbytes
 
 
 @lru_cache
