@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers.logger import Logger
 
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, step_checkpoints
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, StepCheckpoints
 from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
@@ -33,6 +33,7 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.checkpoint_strategy import strategy_named
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.types import Prompt, Sampling
@@ -126,7 +127,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         *([evaluation] if evaluation else []),
         RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
         Watchdog(instantiate(config["callbacks"]["watchdog"], _convert_="all")),
-        step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
+        StepCheckpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
     return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, suites)
@@ -275,7 +276,7 @@ def _trainer(
     return call_with(
         config["trainer"],
         max_steps=max_steps,
-        strategy=config["parallel"]["strategy"],
+        strategy=strategy_named(config["parallel"]["strategy"], alone=_alone(config)),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
@@ -287,6 +288,10 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+def _alone(config: Mapping[str, Any]) -> bool:
+    return config["trainer"]["devices"] == 1 and config["trainer"]["num_nodes"] == 1
 
 
 def call_with(node: Mapping[str, Any], **objects: Any) -> Any:
