@@ -107,8 +107,12 @@ def agreed(work: Callable[[], T], folder: Path, group: Group) -> list[T]:
     result, failure, cause = None, None, None
     try:
         result = work()
+    except dcp.CheckpointException as error:  # raised on all ranks, with what each of them met
+        cause = error.failures.get(rank(), (None,))[0]
     except Exception as error:
-        failure, cause = f"{type(error).__name__}: {error}", error
+        cause = error
+    if cause is not None:
+        failure = f"{type(cause).__name__}: {cause}"
     outcomes: list[Any] = [(result, failure)]
     if group is not None:
         outcomes = [None] * dist.get_world_size(group)
@@ -148,13 +152,22 @@ class FolderReader:
         return {number: load(self.folder / _own(number), map_location="cpu", weights_only=True) for number in wanted}
 
     def read(self, targets: dict[str, Tensor]) -> None:
-        """Fill tensors with what was stored under their names; all ranks of the group call it with the same names."""
-        dcp.load(
-            cast(dict[str, Any], targets),
-            storage_reader=dcp.FileSystemReader(self.folder),
-            process_group=self.group,
-            no_dist=self.group is None,
-        )
+        """Fill tensors with what was stored under their names; all ranks of the group call it with the same names.
+
+        Raises:
+            CheckpointError: on every rank, if one could not.
+        """
+        try:
+            dcp.load(
+                cast(dict[str, Any], targets),
+                storage_reader=dcp.FileSystemReader(self.folder),
+                process_group=self.group,
+                no_dist=self.group is None,
+            )
+        except dcp.CheckpointException as error:
+            number, (cause, _) = next(iter(error.failures.items()))
+            told = f"{type(cause).__name__}: {cause}"
+            raise CheckpointError(f"checkpoint {self.folder} could not be read (rank {number}): {told}") from error
 
 
 def as_bytes(value: Any) -> bytes:

@@ -13,14 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.kills import Killed, kill_before
 from helpers.phases import fit, scripted_grpo
 from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, Saved, newest_checkpoint, step_checkpoints
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel import checkpoint_files
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: what catches errors does not see it."""
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -129,22 +126,6 @@ def test_a_kill_before_any_operation_leaves_the_old_or_the_new(
     assert found == sorted(found)
     assert set(found) == {1, 2}
     assert len(found) >= 7
-
-
-def kill_before(operation: int, patch: pytest.MonkeyPatch) -> None:
-    """Die in place of the n-th operation on files, from 0."""
-    count = itertools.count()
-
-    def dying(real: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(count) == operation:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
-
-    for owner, name in ((torch, "save"), (os, "fsync"), (Path, "unlink"), (Path, "rename"), (Path, "open")):
-        patch.setattr(owner, name, dying(getattr(owner, name)))
 
 
 def test_contents_are_on_disk_before_they_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

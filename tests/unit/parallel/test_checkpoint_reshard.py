@@ -11,6 +11,7 @@ import torch
 
 from helpers import shards
 from lightning_r1.parallel.checkpoint_files import newest_checkpoint
+from lightning_r1.parallel.checkpoint_folder import CheckpointError
 from lightning_r1.parallel.checkpoint_state import WholeTensors, once, read_model
 
 KINDS = ("masters", "codes")
@@ -117,3 +118,10 @@ def test_an_optimizer_over_other_parameters_is_refused(tmp_path: Path) -> None:
     said = reader.common()["optimizer_states"][0]
     with pytest.raises(ValueError, match=r"^optim: the checkpoint's optimizer has other parameters"):
         shards.read_optimizer(shards.RowCodes([net.up.weight]), net, 0, said, reader)
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    shards.write(tmp_path / "step-0000002", "codes", sharded=False)
+    reader = shards.FolderReader(tmp_path / "step-0000002", None)
+    with pytest.raises(CheckpointError, match=r"could not be read \(rank 0\): ValueError: .*model\.up\.weight"):
+        reader.read({"model.up.weight": torch.empty(3, 3)})
