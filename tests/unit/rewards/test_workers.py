@@ -39,6 +39,7 @@ DIES = {
     "kill group": "died of SIGKILL (out of memory?)",
     "close everything": "left with exit status 1",
     "stderr": "left with exit status 1: the last words",
+    "leave a flood": "left with exit status 3",
     "forge": 'wrote b\'["answer", 0, 1.0, "ok", "forged"]\'',
 }
 RAISES = {
@@ -332,6 +333,24 @@ def test_without_its_nursery_nothing_waits_for_ever() -> None:
             pool.score("obey", obey, [item("a"), item("kill the nursery")])
         with pytest.raises(RewardError, match="exit status -9"):
             pool.score("obey", obey, [item("a")])
+
+
+def test_what_a_worker_writes_when_nobody_asked_costs_the_worker_alone() -> None:
+    with pool_of(workers=1) as pool:
+        (before,) = pool.score("process", hostile.process, [item("x")])
+        pool.score("forge", hostile.forge_later, [item("x")])
+        time.sleep(0.5)
+        (after,) = pool.score("process", hostile.process, [item("x")])
+        assert before.value != after.value
+
+
+def test_a_worker_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_r1.rewards.asks.FIRST_WORD_S", 1.0)
+    with pool_of(workers=1) as pool:
+        assert pool.score("mine", hostile.HangsAfterFork(1), [item("x")])[0].value == 1.0
+        told = r"^reward\.workers: workers said nothing in time before their first answer"
+        with pytest.raises(RewardError, match=told):
+            pool.score("other", hostile.HangsAfterFork(9), [item("x")])
 
 
 OWNER = """
