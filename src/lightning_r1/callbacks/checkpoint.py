@@ -18,7 +18,6 @@ from lightning_r1.parallel.checkpoint_files import (
     remove_leftovers,
 )
 from lightning_r1.parallel.checkpoint_strategy import FolderCheckpoints, Saving
-from lightning_r1.parallel.collectives import world_size
 
 __all__ = ["AtomicCheckpointIO", "Saved", "StepCheckpoints", "newest_checkpoint", "step_checkpoints"]
 
@@ -89,7 +88,7 @@ class StepCheckpoints(Checkpoint):
             return
         remove_older = partial(keep_newest, self.folder, self.keep)
         path = self.folder / f"step-{step:07d}"
-        if world_size() > 1 or self.asynchronous:
+        if self.asynchronous or getattr(trainer.strategy, "needs_folder", False):
             trainer.save_checkpoint(path, storage_options=Saving(self.asynchronous, remove_older))
         else:
             trainer.save_checkpoint(path.with_name(path.name + FILE_SUFFIX))

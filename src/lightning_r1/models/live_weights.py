@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 _ALIGNED = 16
 """Bytes; every tensor of a bucket begins at a multiple, so that it can be read where it lies."""
@@ -37,9 +38,33 @@ def live_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Te
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        whole = whole.detach()
+        whole = as_whole(tensor)
         yield name, whole.to(dtype) if name in parameters and whole.is_floating_point() else whole
+
+
+def as_whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, which is collective; any other as it is."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def whole_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
+    """A sharded model's state in host memory, gathered one tensor at a time; None of a model that is not sharded.
+
+    Collective. Tied tensors are one under all their names.
+
+    Args:
+        model: any.
+        keep: whether this rank wants them; the others are given nothing.
+    """
+    state = model.state_dict(keep_vars=True)
+    if not any(isinstance(tensor, DTensor) for tensor in state.values()):
+        return None
+    kept: dict[int, Tensor] = {}
+    for tensor in state.values():
+        if id(tensor) not in kept:
+            whole = as_whole(tensor)
+            kept[id(tensor)] = whole.cpu() if keep else torch.empty(0)
+    return {name: kept[id(tensor)] for name, tensor in state.items()} if keep else {}
 
 
 def buckets(weights: Iterator[tuple[str, Tensor]], most_bytes: int) -> Iterator[Bucket]:

@@ -57,6 +57,11 @@ class FolderCheckpoints(Strategy):
     _source: Source | None = None
 
     @property
+    def needs_folder(self) -> bool:
+        """Whether one file would not do: there may be other ranks, and shards."""
+        return dist.is_initialized()
+
+    @property
     def background(self) -> Background:
         """Writes what is written beside training."""
         if not hasattr(self, "_background"):
