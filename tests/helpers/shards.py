@@ -23,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from lightning_r1.optim.adamw import adamw
+from lightning_r1.optim.adamw8bit import adamw8bit
 from lightning_r1.parallel.checkpoint_folder import Contents, FolderReader, as_bytes, write_folder
 from lightning_r1.parallel.checkpoint_state import named_optimizer, once, read_model, read_optimizer
 from lightning_r1.parallel.collectives import rank, world_size
@@ -69,12 +70,13 @@ Kind = str
 OPTIMIZERS = {
     "masters": lambda net: adamw(net.named_parameters(), lr=0.01, weight_decay=0.1),
     "codes": lambda net: RowCodes(net.parameters()),
+    "adamw8bit": lambda net: adamw8bit(net.named_parameters(), lr=0.01, min_8bit_size=0),
 }
 
 
 def made(kind: Kind, *, sharded: bool) -> tuple[Net, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    net = Net().to(torch.bfloat16 if kind == "masters" else torch.float32)
+    net = Net().to(torch.bfloat16 if kind != "codes" else torch.float32)
     if sharded:
         fully_shard(net, mesh=init_device_mesh("cpu", (world_size(),)))
     return net, OPTIMIZERS[kind](net)

@@ -16,8 +16,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor import empty as sharded_empty
 from torch.optim import Optimizer
 
-_MASTER = "master"
-
 
 class Source(Protocol):
     """Where stored tensors come from."""
@@ -94,16 +92,14 @@ def named_optimizer(optimizer: Optimizer, module: nn.Module, place: int) -> tupl
     """An optimizer's tensors by name, and whatever else its state holds.
 
     Args:
-        optimizer: over parameters of the module, or over masters of theirs (``optimizer.masters``).
+        optimizer: over parameters of the module.
         module: names the parameters.
         place: of the optimizer among the module's optimizers.
     """
-    return name_state(optimizer.state_dict(), *parameter_names(optimizer, module), place)
+    return name_state(optimizer.state_dict(), parameter_names(optimizer, module), place)
 
 
-def name_state(
-    state: Mapping[str, Any], names: Sequence[str], mastered: Sequence[str], place: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def name_state(state: Mapping[str, Any], names: Sequence[str], place: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """See :func:`named_optimizer`; of an optimizer's ``state_dict()``."""
     tensors: dict[str, Tensor] = {}
     others: dict[str, dict[str, Any]] = {}
@@ -114,11 +110,8 @@ def name_state(
                 tensors[_key(place, name, key)] = value
             else:
                 others.setdefault(name, {})[key] = value
-    for name, master in zip(mastered, state.get("masters", ()), strict=True):
-        tensors[_key(place, name, _MASTER)] = master
     groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
-    rest = {key: value for key, value in state.items() if key not in ("state", "param_groups", "masters")}
-    return tensors, {"others": others, "param_groups": groups, "rest": rest}
+    return tensors, {"others": others, "param_groups": groups}
 
 
 def read_optimizer(
@@ -129,34 +122,20 @@ def read_optimizer(
     Raises:
         ValueError: if it was another optimizer's.
     """
-    names, mastered = parameter_names(optimizer, module)
-    groups = [[*group["params"]] for group in said["param_groups"]]
-    if [name for group in groups for name in group] != names:
+    names = parameter_names(optimizer, module)
+    if [name for group in said["param_groups"] for name in group["params"]] != names:
         raise ValueError("optim: the checkpoint's optimizer has other parameters; resume with the settings of then")
-    parameters = dict(zip(names, _parameters(optimizer), strict=True))
-    targets = _targets(parameters, place, source)
-    if not mastered:  # those of a run with fewer bits
-        targets = {key: target for key, target in targets.items() if not key.endswith(f".{_MASTER}")}
+    targets = _targets(dict(zip(names, _parameters(optimizer), strict=True)), place, source)
     source.read(targets)
     state: dict[int, dict[str, Any]] = {}
     for index, name in enumerate(names):
         prefix = _key(place, name, "")
         values = {key.removeprefix(prefix): tensor for key, tensor in targets.items() if key.startswith(prefix)}
-        values.pop(_MASTER, None)
         if values := values | said["others"].get(name, {}):
             state[index] = values
     numbers = {name: index for index, name in enumerate(names)}
-    loaded: dict[str, Any] = {
-        "state": state,
-        "param_groups": [
-            {**group, "params": [numbers[name] for name in group["params"]]} for group in said["param_groups"]
-        ],
-        **said["rest"],
-    }
-    masters = [targets[key] for name in mastered if (key := _key(place, name, _MASTER)) in targets]
-    if masters:
-        loaded["masters"] = masters
-    optimizer.load_state_dict(loaded)
+    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in said["param_groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _targets(parameters: Mapping[str, Tensor], place: int, source: Source) -> dict[str, Tensor]:
@@ -220,10 +199,7 @@ def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:
         yield from group["params"]
 
 
-def parameter_names(optimizer: Optimizer, module: nn.Module) -> tuple[list[str], list[str]]:
-    """Of an optimizer's parameters in the order in which torch numbers them, and of those that have masters."""
+def parameter_names(optimizer: Optimizer, module: nn.Module) -> list[str]:
+    """Of an optimizer's parameters, in the order in which torch numbers them."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    masters: Mapping[nn.Parameter, nn.Parameter] = getattr(optimizer, "masters", {})
-    mastered = [names[id(parameter)] for parameter in masters]
-    names |= {id(master): name for master, name in zip(masters.values(), mastered, strict=True)}
-    return [names[id(parameter)] for parameter in _parameters(optimizer)], mastered
+    return [names[id(parameter)] for parameter in _parameters(optimizer)]

@@ -142,7 +142,7 @@ class FolderCheckpoints(Strategy):
         for place, (optimizer, state) in enumerate(zip(self.optimizers, checkpoint["optimizer_states"], strict=True)):
             source, said = self._source, state
             if source is None:
-                tensors, said = name_state(state, *parameter_names(optimizer, self._module), place)
+                tensors, said = name_state(state, parameter_names(optimizer, self._module), place)
                 source = WholeTensors(tensors)
             read_optimizer(optimizer, self._module, place, said, source)
 

@@ -14,7 +14,7 @@ from lightning_r1.parallel.checkpoint_files import newest_checkpoint
 from lightning_r1.parallel.checkpoint_folder import CheckpointError
 from lightning_r1.parallel.checkpoint_state import WholeTensors, once, read_model
 
-KINDS = ("masters", "codes")
+KINDS = ("masters", "codes", "adamw8bit")
 
 
 def write_all(folder: Path) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def test_the_states_are_all_there(written: dict[int, tuple[Path, dict[str, Any]]
     assert made["masters"]["optimizer0.up.weight.master"].dtype == torch.float32
     assert made["codes"]["optimizer0.up.weight.codes"].dtype == torch.uint8
     assert made["codes"]["optimizer0.up.weight.maxima"].shape == (7, 1)
+    assert {tensor.dtype for tensor in made["adamw8bit"].values()} > {torch.uint8, torch.float32}
     tied = [name for name in made["masters"] if name.startswith("model.") and ("embed" in name or "head" in name)]
     assert tied == ["model.embed.weight"]
 
