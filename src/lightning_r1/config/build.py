@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers.logger import Logger
 
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, step_checkpoints
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, StepCheckpoints
 from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
@@ -127,7 +127,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         *([evaluation] if evaluation else []),
         RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
         Watchdog(instantiate(config["callbacks"]["watchdog"], _convert_="all")),
-        step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
+        StepCheckpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
     return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, suites)

@@ -279,7 +279,7 @@ class Phase(L.LightningModule, Generic[Model]):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint made under another template or by another number of ranks.
+        """Refuse a checkpoint made under another template.
 
         Raises:
             ValueError: names both and what to do.
@@ -289,11 +289,6 @@ class Phase(L.LightningModule, Generic[Model]):
             raise ValueError(
                 f"template: the checkpoint was made under {made['template_fingerprint']}, this run has "
                 f"{self.codec.fingerprint()}. Take the template and tokenizer it was made with, or another name=."
-            )
-        if made["world_size"] != world_size():
-            raise ValueError(
-                f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
-                f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
             )
         self.tokens, self.seconds = made["tokens"], made["seconds"]
         # Lightning loads the weights first and converts them to trainer.precision later: they would be rounded between

@@ -11,6 +11,7 @@ from lightning_r1.config.build_strategy import build_strategy, launched
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.parallel.checkpoint_strategy import DataParallelStrategy, OneDeviceStrategy
 from lightning_r1.parallel.strategy import ShardedStrategy
 
 MODEL = ["model.path=org/model", "data=countdown", "trainer.max_steps=10"]
@@ -68,8 +69,10 @@ def test_torchrun_knows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_choice_gives_a_strategy() -> None:
-    assert build_strategy(config()) == "auto"
-    assert build_strategy(config("parallel=ddp")) == "ddp"
+    assert type(build_strategy(config())) is OneDeviceStrategy
+    for said in (["parallel=ddp"], ["parallel=ddp", "trainer.devices=1"], ["trainer.devices=2"]):
+        assert type(build_strategy(config(*said))) is DataParallelStrategy
+    assert build_strategy(config("parallel.strategy=ddp_find_unused_parameters_true")).startswith("ddp_find")
     strategy = build_strategy(config("parallel=hsdp", "parallel.mixed_precision=bf16", "trainer.num_nodes=2"))
     assert isinstance(strategy, ShardedStrategy)
     assert (strategy.replicas, strategy.mixed_precision) == ("nodes", "bf16")
