@@ -10,7 +10,8 @@ import pytest
 # as scontrol show job --oneliner writes it, Slurm 23.11
 LINE = (
     "JobId={id} JobName=train.sbatch UserId=user(1000) GroupId=user(1000) MCS_label=N/A Priority=1 Nice=0 "
-    "Account=(null) QOS=(null) JobState={state} Reason=None Dependency=(null) Requeue={requeue} Restarts={restarts} BatchFlag={batch} "
+    "Account=(null) QOS=(null) JobState={state} Reason=None Dependency=(null) "
+    "Requeue={requeue} Restarts={restarts} BatchFlag={batch} "
     "Reboot=0 ExitCode=0:0 RunTime=00:00:05 TimeLimit=00:10:00 TimeMin=N/A SubmitTime=2026-01-31T11:50:00 "
     "EligibleTime=2026-01-31T11:50:00 StartTime=2026-01-31T11:50:00 EndTime={end} Deadline=N/A SuspendTime=None "
     "Command=/home/user/sbatch/train.sbatch trainer.max_steps=9 JobState=no StdOut=/home/user/train-{id}.out"
