@@ -195,7 +195,7 @@ def test_one_rank_that_is_signalled_or_killed_in_a_rollout_takes_the_others_alon
     rarely = "callbacks.checkpoint.every_n_steps=100"
     said = two_ranks(tmp_path, base, rarely, status=75, STRIKE="1:3:SIGUSR1")  # the evaluation, and two rollouts
     assert "unfinished: it received SIGUSR1. job 7 is requeued, restart 1." in said
-    assert said.count("python ") == said.count("unfinished:") == 1
+    assert said.count("unfinished:") == 1
     assert [call for call in slurm.asked if "requeue" in call] == ["requeue 7"]
     assert [file.name for file in (run_dir / "checkpoints").glob("*.ckpt")] == ["step-0000002.ckpt"]
     said = two_ranks(tmp_path, base, rarely, status=-signal.SIGKILL, STRIKE="1:2:SIGKILL")

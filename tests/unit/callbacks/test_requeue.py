@@ -59,7 +59,8 @@ class Life:
             global_step=0, max_steps=1000, checkpoint_callbacks=[self.checkpoints], loggers=[]
         )
         self.module: Any = RolloutPhase.__new__(RolloutPhase)
-        object.__setattr__(self.module, "buffer", SimpleNamespace(exhausted=True))
+        facts: dict[str, Any] = {"buffer": SimpleNamespace(exhausted=True), "flight": None, "last_rollout": None}
+        vars(self.module).update(facts)
 
     def begin(self) -> None:
         self.callback.on_train_start(self.trainer, self.module)
@@ -98,6 +99,14 @@ def test_it_leaves_before_a_step_that_would_not_end_in_time(hours: float, step: 
     assert str(life.left) == f"the time limit is near, and a step takes up to {needed} s"
     assert life.left.requeue
     assert life.checkpoints.saved[-1] == step
+
+
+def test_a_rollout_in_flight_has_to_land_before_it_is_saved(clock: Clock) -> None:
+    life = Life(Requeue(max_hours=1000 / 3600), clock)
+    vars(life.module).update(
+        flight="in the air", last_rollout=SimpleNamespace(generation_seconds=300.0, reward_seconds=40.0)
+    )
+    assert life.left_at() == 10  # at 555 s another rollout, the landing and the margin are 505 s
 
 
 def test_without_a_limit_the_last_step_is_the_end_and_is_saved(clock: Clock) -> None:
@@ -154,7 +163,7 @@ def test_ranks_leave_together_and_know_the_limit_of_the_first(monkeypatch: pytes
         life.callback.longest["rollout"] = 100.0
         told = life.callback.deadline
         monkeypatch.setattr(interruption, "cause", cause)
-        return told, life.callback._agree("update")
+        return told, life.callback._agree(life.module)
 
     (first, why), (second, also) = on_ranks(
         monkeypatch, [requeue], [lambda: work(lives[0], ""), lambda: work(lives[1], "it received SIGTERM")]
