@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from helpers.checkpoints import restart, whole
 from helpers.quick import overrides_of, random_base
 from helpers.runs import coin_rl, largest_difference, weights
+from helpers.slurm import FakeSlurm
 from lightning_r1.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,7 @@ STEPS, CUT = 6, 3
 # A rollout is two steps, so that the checkpoint of step 3 lies in the middle of one. Groups in which no completion ends
 # before the token limit are dead and dropped, so that ranks have different numbers of completions and micro-batches.
 SAME_WORK = [
+    "rollout._target_=helpers.strike.StruckEngine",  # our engine, until a test says otherwise
     "+reward.rewards.length={_target_: helpers.coin.short_is_good}",
     "algo.num_iterations=2",
     "algo.prompts_per_rollout=8",
@@ -44,13 +47,13 @@ SAME_WORK = [
 TWO_RANKS = ["parallel=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-def two_ranks(output: Path, base: Path) -> str:
+def two_ranks(output: Path, base: Path, *more: str, **how: Any) -> str:
     """The same work by two ranks; returns what was printed."""
-    return recipe(overrides_of(coin_rl, output, base, *SAME_WORK, *TWO_RANKS))
+    return recipe(overrides_of(coin_rl, output, base, *SAME_WORK, *TWO_RANKS, *more), **how)
 
 
-def recipe(overrides: list[str]) -> str:
-    """``python recipes/train.py ...``; returns what it printed."""
+def recipe(overrides: list[str], *, status: int = 0, **environment: str) -> str:
+    """``python recipes/train.py ...``, which should end with this status; returns what it printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,6 +67,7 @@ def recipe(overrides: list[str]) -> str:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "GLOO_SOCKET_IFNAME": "lo",
+            **environment,
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -75,7 +79,7 @@ def recipe(overrides: list[str]) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"the ranks wait for each other:\n{process.communicate()[0]}")
-    assert process.returncode == 0, said
+    assert process.returncode == status, said
     return said
 
 
@@ -200,3 +204,23 @@ def test_two_ranks_go_on_where_one_process_stopped(alone: Path, base: Path, tmp_
     assert "written by 1 rank(s) and is read by 2" in " ".join(two_ranks(tmp_path, base).split())
     assert largest_difference(weights(run_dir), weights(alone)) < 1e-10
     assert_like(rows(run_dir), rows(alone))
+
+
+def test_one_rank_that_is_signalled_or_killed_in_a_rollout_takes_the_others_along(
+    both: tuple[Path, str], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First one rank is signalled, then the other one killed; what is left goes on to the same bits."""
+    undisturbed, run_dir = both[0], tmp_path / "coin" / "rl"
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    rarely = "callbacks.checkpoint.every_n_steps=100"
+    said = two_ranks(tmp_path, base, rarely, status=75, STRIKE="1:3:SIGUSR1")  # the evaluation, and two rollouts
+    assert "unfinished: it received SIGUSR1. job 7 is requeued, restart 1." in said
+    assert said.count("unfinished:") == 1
+    assert [call for call in slurm.asked if "requeue" in call] == ["requeue 7"]
+    assert [file.name for file in (run_dir / "checkpoints").glob("step-*") if file.is_dir()] == ["step-0000002"]
+    said = two_ranks(tmp_path, base, rarely, status=-signal.SIGKILL, STRIKE="1:2:SIGKILL")
+    assert "going on at 2" in said
+    assert not (run_dir / "summary.json").exists()
+    assert "going on at 2" in two_ranks(tmp_path, base, rarely)
+    assert largest_difference(weights(run_dir), weights(undisturbed)) == 0
+    assert rows(run_dir) == rows(undisturbed)
