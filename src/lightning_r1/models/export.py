@@ -12,7 +12,9 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from lightning_r1.models.adapter_state import save_adapter
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.merging import save_plain
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import load_tokenizer
 
@@ -20,7 +22,7 @@ CARD = "lightning_r1.json"
 
 
 def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[str, Any]) -> Path:
-    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing.
+    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing; an adapter is merged.
 
     The chat template renders this project's template, and ``generation_config`` holds the R1
     paper's evaluation sampling (temperature 0.6, top-p 0.95).
@@ -38,7 +40,10 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
         ValueError: if transformers would read another tokenizer back; the folder is left as it was.
     """
     with replacing(folder) as beside:
-        policy.model.save_pretrained(beside)
+        if policy.adapted:
+            save_plain(policy.model, beside)
+        else:
+            policy.model.save_pretrained(beside)
         GenerationConfig(
             do_sample=True,
             temperature=0.6,
@@ -52,6 +57,17 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
         tokenizer.save_pretrained(beside)
         _check_readable(beside, policy, codec)
         write_card(beside, codec, card)
+    return folder
+
+
+def export_adapter(policy: Policy, folder: Path) -> Path:
+    """Write the adapter alone, in PEFT's format, for who has the base; all or nothing.
+
+    Returns:
+        ``folder``.
+    """
+    with replacing(folder) as beside:
+        save_adapter(policy.model, beside)
     return folder
 
 

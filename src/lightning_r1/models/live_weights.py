@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_r1.models.merging import typed
+
 _ALIGNED = 16
 """Bytes; every tensor of a bucket begins at a multiple, so that it can be read where it lies."""
 
@@ -28,18 +30,11 @@ class Bucket:
 def live_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Names as in a checkpoint, and whole tensors; tied ones once, under their first name.
 
-    Parameters are cast to ``dtype``. Buffers are not: where a model keeps numbers in one, it needs them as they
-    are. Sharded tensors are made whole one at a time, which is collective: every rank has to go through them.
+    Parameters are cast to ``dtype``, buffers are not; adapters are merged into their layers, weights in four bits are
+    dequantised, both for that moment only, see :mod:`lightning_r1.models.merging`. Sharded tensors are made whole one
+    at a time, which is collective: every rank has to go through them.
     """
-    seen: set[int] = set()
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        whole = whole.detach()
-        yield name, whole.to(dtype) if name in parameters and whole.is_floating_point() else whole
+    return typed(model, dtype)
 
 
 def buckets(weights: Iterator[tuple[str, Tensor]], most_bytes: int) -> Iterator[Bucket]:

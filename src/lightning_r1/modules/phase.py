@@ -24,8 +24,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_r1.experience.batching import Choice, Layouts
 from lightning_r1.functional.diagnostics import combine
+from lightning_r1.models.adapter import training_operations
+from lightning_r1.models.adapter_state import check_base
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.export import export_model
+from lightning_r1.models.export import export_adapter, export_model
 from lightning_r1.models.packed import uses_flash, why_not_packed
 from lightning_r1.models.policy import Policy
 from lightning_r1.optim.master import collect_gradients, has_masters, stepped_on
@@ -113,9 +115,13 @@ class Phase(L.LightningModule, Generic[Model]):
         """Let go of what goes on in the background."""
 
     def export(self, folder: Path, *, card: Mapping[str, Any]) -> None:
-        """Write the trained model as a plain transformers folder, with facts beside it."""
+        """Write the trained model as a plain transformers folder, with facts beside it; a folder ``adapter`` beside
+        it holds the adapter alone, if that is what was trained.
+        """
         assert isinstance(self.policy, Policy)
         export_model(self.policy, self.codec, folder, card=card)
+        if self.policy.adapted:
+            export_adapter(self.policy, folder.with_name("adapter"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and schedule; the schedule is stepped with the optimizer."""
@@ -236,28 +242,35 @@ class Phase(L.LightningModule, Generic[Model]):
             "memory/peak_gib": peak_gib(),
         }
         if peak := peak_flops(self.device):
-            # six operations a token and parameter: forward and backward of what the step trained on, however laid out
-            trained = 6 * sum(parameter.numel() for parameter in self.policy.parameters()) * tokens
+            # forward and backward of what the step trained on, however laid out
+            trained = training_operations(self.policy) * tokens
             update = metrics.get("time/update_s", seconds)
             self.latest["perf/mfu"] = trained / (update * peak * world_size())
         for logger in self.loggers:
             logger.log_metrics(self.latest, step=self.global_step)
 
     @property
+    def _base(self) -> dict[str, str] | None:
+        """What an adapter stands on; None where the whole model trains."""
+        base = getattr(self.policy, "base", None)
+        return None if base is None else dict(base)
+
+    @property
     def _schedule(self) -> LRScheduler:
         return cast(LRScheduler, self.lr_schedulers())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the template contract and the run's totals."""
+        """Add the template contract, the run's totals, and what an adapter stands on."""
         checkpoint["lightning_r1"] = {
             "template_fingerprint": self.codec.fingerprint(),
             "world_size": world_size(),
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "base": self._base,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint made under another template or by another number of ranks.
+        """Refuse a checkpoint made under another template, by another number of ranks, or on another base.
 
         Raises:
             ValueError: names both and what to do.
@@ -273,6 +286,7 @@ class Phase(L.LightningModule, Generic[Model]):
                 f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
                 f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
             )
+        check_base(made.get("base"), self._base)
         self.tokens, self.seconds = made["tokens"], made["seconds"]
         # Lightning loads the weights first and converts them to trainer.precision later: they would be rounded between
         self.trainer.strategy.precision_plugin.convert_module(self)
