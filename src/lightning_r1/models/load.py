@@ -49,7 +49,12 @@ def load_model(
     if four_bit:
         # bitsandbytes quantises where the model will be, one layer after the other
         options |= {"quantization_config": _nf4(options["dtype"]), "device_map": {"": _own_device()}}
-    return AutoModelForCausalLM.from_pretrained(str(path), **options)
+    model = AutoModelForCausalLM.from_pretrained(str(path), **options)
+    for module in model.modules() if four_bit else ():
+        # on some CPUs bitsandbytes would pack the codes anew, with coarser scales, as soon as the model samples
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def hollow_model(
