@@ -97,9 +97,7 @@ def test_packed_rows_equal_padded_ones(shared: bool) -> None:
         scores.logprobs.sum().backward()
         return [scores.logprobs, *(p.grad for p in policy.parameters() if p.requires_grad)]
 
-    for packed, padded in zip(
-        scored(pack(PROMPTS, COMPLETIONS, WHOSE if shared else None)), scored(None), strict=True
-    ):
+    for packed, padded in zip(scored(pack(PROMPTS, COMPLETIONS, WHOSE if shared else None)), scored(None), strict=True):
         torch.testing.assert_close(packed, padded, atol=2e-4, rtol=1e-4)
 
 
