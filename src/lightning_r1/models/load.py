@@ -49,11 +49,9 @@ def load_model(
     if four_bit:
         # bitsandbytes quantises where the model will be, one layer after the other
         options |= {"quantization_config": _nf4(options["dtype"]), "device_map": {"": _own_device()}}
-    model = AutoModelForCausalLM.from_pretrained(str(path), **options)
-    for module in model.modules() if four_bit else ():
-        # on some CPUs bitsandbytes would pack the codes anew, with coarser scales, as soon as the model samples
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), **options)
+    if four_bit:
+        _keep_codes(model)
     return model
 
 
@@ -137,6 +135,13 @@ def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def _keep_codes(model: PreTrainedModel) -> None:
+    """On some CPUs bitsandbytes would pack the codes anew, with coarser scales, as soon as the model samples."""
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def _own_device() -> str:

@@ -78,7 +78,7 @@ def test_only_the_adapter_learns_and_sampling_leaves_the_codes_alone(
     with evaluating(policy):
         assert not can_be_lean(model)
         sampling = Sampling(group_size=2, max_new_tokens=4)
-        (group,) = GroupEngine(policy, codec).generate(prompts_of_lengths(codec, (4,)), sampling, seeds=[0])
+        GroupEngine(policy, codec).generate(prompts_of_lengths(codec, (4,)), sampling, seeds=[0])
     assert torch.equal(policy(*rows()).logprobs, before), "as before it sampled"
     policy.train()(*rows()).logprobs.sum().backward()
     for name, parameter in policy.named_parameters():

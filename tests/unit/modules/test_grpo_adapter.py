@@ -127,9 +127,7 @@ def test_a_checkpoint_goes_on_with_the_reference_and_on_its_base_alone(grpo: Any
 
     other = grpo(**options)
     other.policy.base = {"path": "org/other", "fingerprint": "f" * 12}
-    with pytest.raises(
-        ValueError, match="model.path=org/other: the checkpoint's adapter stands on another base .org/ba"
-    ):
+    with pytest.raises(ValueError, match=r"model\.path=org/other: the checkpoint's adapter stands on another base"):
         fit(other, steps=7, folder=tmp_path, resume=tmp_path / "half.ckpt")
 
 
@@ -137,9 +135,9 @@ def test_bases_are_told_apart_by_content() -> None:
     one, moved = {"path": "a", "fingerprint": "1"}, {"path": "b", "fingerprint": "1"}
     check_base(None, None)
     check_base(one, moved)
-    with pytest.raises(ValueError, match="model.adapter: the checkpoint holds an adapter, this run trains none"):
+    with pytest.raises(ValueError, match=r"model\.adapter: the checkpoint holds an adapter, this run trains none"):
         check_base(one, None)
-    with pytest.raises(ValueError, match="model.adapter: the checkpoint holds a whole model, this run trains one"):
+    with pytest.raises(ValueError, match=r"model\.adapter: the checkpoint holds a whole model, this run trains one"):
         check_base(None, one)
 
 
