@@ -82,7 +82,7 @@ def _finish(run: Run) -> dict[str, Any]:
     """Export the model and write the summary, if the last step was reached."""
     trainer, config = run.trainer, run.config
     steps = trainer.global_step
-    if steps < int(trainer.max_steps) or not trainer.is_global_zero:
+    if steps < int(trainer.max_steps):
         return {}
     model_dir = run.run_dir / "model"
     summary = {
@@ -99,6 +99,8 @@ def _finish(run: Run) -> dict[str, Any]:
     }
     card = {name: summary[name] for name in ("phase", "model", "steps", "commit", "versions")}
     run.module.export(model_dir, card=card)
+    if not trainer.is_global_zero:
+        return {}
     write_summary(run.run_dir, summary)
     console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
     return summary

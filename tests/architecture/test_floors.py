@@ -42,7 +42,7 @@ THIRD_PARTY = {
         "functional", "models", "optim", "parallel", "data", "rollout", "experience", "modules", "callbacks",
         "config", "doctor", "benchmarks",
     },
-    "lightning": {"data", "modules", "callbacks", "config", "train", "benchmarks"},
+    "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},

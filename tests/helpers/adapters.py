@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from helpers.models import tiny_model
 from lightning_r1.models.adapter import AdapterSettings, add_adapter
+from lightning_r1.models.identity import Base
 from lightning_r1.models.load import load_model
 from lightning_r1.models.policy import Policy
 
-BASE = {"path": "org/base", "fingerprint": "0123456789ab"}
+BASE = Base("org/base", "0123456789ab")
 
 
 def move_adapter(model: PreTrainedModel, *, seed: int = 1, scale: float = 0.1) -> None:
@@ -45,7 +46,7 @@ def quantised_model(folder: Path, *, dtype: str = "float32", move: bool = True) 
 def _adapted(model: PreTrainedModel, move: bool, **settings: Any) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        add_adapter(model, AdapterSettings(**settings), base=BASE["path"])
+        add_adapter(model, AdapterSettings(**settings), base=BASE.path)
     if move:
         move_adapter(model)
     return model

@@ -25,6 +25,7 @@ from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
 from lightning_r1.config.build_rewards import build_rewards, build_scorer
+from lightning_r1.config.build_strategy import build_strategy, is_sharded
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures
@@ -109,7 +110,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         module = call_with(config["phase"]["module"], data=datamodule, **parts)
         evaluation = build_example_evaluation(config, datamodule)
     else:
-        codec, policy = build_policy(config)
+        codec, policy = build_policy(config, hollow=is_sharded(config))
         scorer = build_scorer(config)
         started.callback(scorer.close)
         engine = build_engine(config, policy, codec)
@@ -275,7 +276,7 @@ def _trainer(
     return call_with(
         config["trainer"],
         max_steps=max_steps,
-        strategy=config["parallel"]["strategy"],
+        strategy=build_strategy(config),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],

@@ -9,20 +9,33 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_r1.models.adapter import TRAINED, adapted_layers, adapter_config, inject
+from lightning_r1.models.policy import Policy
 
 _REFERENCE = "reference"
 
 
+def hold_reference(policy: Policy) -> None:
+    """Let a policy with an adapter hold a reference that can be refreshed; a hollow one also when it is made."""
+    keep_reference(policy.model)
+    if (make := policy.make) is not None:
+
+        def made() -> nn.Module:
+            whole: Any = make()
+            hold_reference(whole)
+            return whole
+
+        policy.make = made
+
+
 def keep_reference(model: PreTrainedModel) -> None:
-    """Let the model hold a second, frozen adapter beside the first, equal to it: the reference of a run that will
-    refresh it.
-    """
+    """Let the model hold a second, frozen adapter beside the first, equal to it."""
     inject(model, copy.deepcopy(adapter_config(model)), _REFERENCE)
     for _, layer in adapted_layers(model):
         layer.set_adapter(TRAINED)  # the other one is frozen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_r1.models.adapter import TRAINED, adapter_config, is_adapters
-from lightning_r1.models.merging import whole
+from lightning_r1.models.merging import as_whole
 
 
 def keep_only_adapter(module: nn.Module) -> None:
@@ -57,19 +57,19 @@ def _ends_in(name: str, known: set[str]) -> bool:
     return any(".".join(parts[start:]) in known for start in range(len(parts)))
 
 
-def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The weights of the adapter that trains, by the names that PEFT's files give them."""
-    for name, parameter in model.named_parameters():
-        owner, _, rest = name.rpartition(f".{TRAINED}.")
-        if owner and is_adapters(name):
-            yield f"base_model.model.{owner}.{rest}", parameter.detach()
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The adapter that trains, whole and in the host's memory, by the names of PEFT's files. Collective if sharded."""
+    return {
+        f"base_model.model.{name.replace(f'.{TRAINED}.', '.')}": as_whole(parameter).cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if is_adapters(name) and f".{TRAINED}." in name
+    }
 
 
-def save_adapter(model: PreTrainedModel, folder: Path) -> None:
+def save_adapter(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor]) -> None:
     """Write the adapter in PEFT's format; its folder is made."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     adapter_config(model).save_pretrained(folder)
-    weights = {name: whole(tensor).cpu().contiguous() for name, tensor in adapter_weights(model)}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -40,6 +40,24 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
+class Base:
+    """The model that an adapter stands on.
+
+    Args:
+        path: a folder, or a hub id.
+        fingerprint: of its files, if known; else they are read when it is asked for, and have been loaded by then.
+    """
+
+    def __init__(self, path: str, fingerprint: str | None = None) -> None:
+        self.path, self._fingerprint = path, fingerprint
+
+    def told(self) -> dict[str, str]:
+        """``path`` and ``fingerprint``."""
+        if self._fingerprint is None:
+            self._fingerprint = files_hash(self.path)
+        return {"path": self.path, "fingerprint": self._fingerprint}
+
+
 def files_hash(path: str | Path) -> str:
     """Twelve hex digits over a stored model: its config, and of each file of weights name, size and 64 samples.
 

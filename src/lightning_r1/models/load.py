@@ -7,6 +7,7 @@ import logging as python_logging
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def hollow_model(
     """What :func:`load_model` would give, without its weights: on the ``meta`` device, from ``config.json`` alone."""
     options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(options.pop("config"), **options)
+        model = AutoModelForCausalLM.from_config(options.pop("config"), **options)
+    with suppress(OSError):  # many have none
+        model.generation_config = GenerationConfig.from_pretrained(str(path))
+    return model
 
 
 def loading_options(path: str | Path, *, dtype: str, attention: str, dropout: float, **fields: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lightning_r1.models.adapter import adapted_layers, is_adapters, trained_pair
@@ -36,9 +37,9 @@ def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         owner, _, kind = name.rpartition(".")
         layer = adapted.get(owner.removesuffix(".base_layer"))
         if layer is None:
-            yield name, whole(tensor)
+            yield name, _values(tensor)
         else:
-            yield f"{owner.removesuffix('.base_layer')}.{kind}", merged(layer) if kind == "weight" else whole(tensor)
+            yield f"{owner.removesuffix('.base_layer')}.{kind}", merged(layer) if kind == "weight" else _values(tensor)
 
 
 def typed(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -54,17 +55,19 @@ def typed(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 def merged(layer: Any) -> Tensor:
     """The weight of an adapted layer with its adapter, in the layout of the base's."""
     low, high, scaling = trained_pair(layer)
-    weight = whole(layer.base_layer.weight)
+    weight = _values(layer.base_layer.weight)
     wide = torch.promote_types(weight.dtype, torch.float32)
-    added = scaling * (whole(high).to(wide) @ whole(low).to(wide))
+    added = scaling * (_values(high).to(wide) @ _values(low).to(wide))
     return weight.to(wide) + (added.t() if layer.fan_in_fan_out else added)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Detached, of all ranks, in a floating-point type."""
-    if getattr(tensor, "quant_state", None) is not None:
-        return dequantised(tensor)
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
+def _values(tensor: Tensor) -> Tensor:
+    return dequantised(tensor) if getattr(tensor, "quant_state", None) is not None else as_whole(tensor)
+
+
+def as_whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, which is collective; any other as it is."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def dequantised(weight: Any) -> Tensor:
@@ -82,13 +85,10 @@ def plain_config(model: PreTrainedModel) -> PretrainedConfig:
     return config
 
 
-def save_plain(model: PreTrainedModel, folder: Any) -> None:
-    """Write config and merged weights as a plain transformers folder, in the model's type.
-
-    The merged weights are gathered in the host's memory; on a GPU no more than one of them stands at a time.
-    """
+def plain_shell(model: PreTrainedModel) -> PreTrainedModel:
+    """The plain model without its weights: what writes them to a folder."""
     with torch.device("meta"):
-        plain: Any = type(model)(plain_config(model))
-    plain.to(model.dtype)
-    plain.generation_config = model.generation_config
-    plain.save_pretrained(folder, state_dict={name: tensor.cpu() for name, tensor in typed(model, model.dtype)})
+        shell: Any = type(model)(plain_config(model))
+    shell.to(model.dtype)
+    shell.generation_config = model.generation_config
+    return shell

@@ -33,7 +33,7 @@ from lightning_r1.parallel.collectives import all_gather, all_sum, rank, togethe
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.beside import BesideEngine
-from lightning_r1.rollout.engine import RolloutEngine, seed_for
+from lightning_r1.rollout.engine import RolloutEngine, from_whole_weights, seed_for
 from lightning_r1.types import Prompt, Sampling
 
 
@@ -161,18 +161,19 @@ class RolloutPhase(Phase[Policy]):
         self.engine.sync_weights(self.global_step)
         parity = self._parity()
         self.rewards.to(self.device)
-        rollout = collect(
-            self._draw,
-            self.engine,
-            self.rewards,
-            sampling=plan.sampling,
-            credit=plan.credit,
-            groups=self._groups,
-            number=self.rollouts + 1,
-            queue=self.queue,
-            flight=self.flight,
-            progress=lambda done, total: self.report("rollout", done, total),
-        )
+        with from_whole_weights(self.engine, self.policy):
+            rollout = collect(
+                self._draw,
+                self.engine,
+                self.rewards,
+                sampling=plan.sampling,
+                credit=plan.credit,
+                groups=self._groups,
+                number=self.rollouts + 1,
+                queue=self.queue,
+                flight=self.flight,
+                progress=lambda done, total: self.report("rollout", done, total),
+            )
         self.flight = None
         # what it raises on rank 0, all raise
         watched = together(lambda: self.rewards.watch(self.global_step) if rank() == 0 else {}, RewardError)

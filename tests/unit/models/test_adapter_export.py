@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from helpers.adapters import BASE, adapted_policy, quantised_model
 from helpers.models import VOCABULARY, tiny_model
+from lightning_r1.models.adapter_state import adapter_weights
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import export_adapter, export_model
 from lightning_r1.models.identity import files_hash
@@ -24,7 +25,9 @@ IDS = torch.arange(3, VOCABULARY).view(7, -1)
 def test_both_folders_say_the_same(family: str, codec: Codec, tmp_path: Path) -> None:
     policy = adapted_policy(family)
     merged = AutoModelForCausalLM.from_pretrained(export_model(policy, codec, tmp_path / "model", card={}))
-    beside = PeftModel.from_pretrained(tiny_model(family), export_adapter(policy, tmp_path / "adapter")).eval()
+    beside = PeftModel.from_pretrained(
+        tiny_model(family), export_adapter(policy, tmp_path / "adapter", adapter_weights(policy.model))
+    ).eval()
     with torch.no_grad():
         expected = policy.model(IDS).logits
         torch.testing.assert_close(merged.eval()(IDS).logits, expected, atol=2e-5, rtol=0)

@@ -19,6 +19,7 @@ from helpers.phases import fit, scripted_grpo
 from lightning_r1.models.adapter_reference import as_reference, keep_reference, refresh_reference
 from lightning_r1.models.adapter_state import check_base
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.identity import Base
 from lightning_r1.modules.grpo import GRPO
 
 IDS = torch.arange(3, 123).view(6, -1)
@@ -126,7 +127,7 @@ def test_a_checkpoint_goes_on_with_the_reference_and_on_its_base_alone(grpo: Any
     assert all(torch.equal(value, trained(resumed)[name]) for name, value in trained(whole).items())
 
     other = grpo(**options)
-    other.policy.base = {"path": "org/other", "fingerprint": "f" * 12}
+    other.policy.base = Base("org/other", "f" * 12)
     with pytest.raises(ValueError, match=r"model\.path=org/other: the checkpoint's adapter stands on another base"):
         fit(other, steps=7, folder=tmp_path, resume=tmp_path / "half.ckpt")
 
