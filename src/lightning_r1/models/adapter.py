@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -100,7 +102,9 @@ def inject(model: PreTrainedModel, config: Any, name: str) -> None:
     """Put the layers of PEFT's config into a model, under a name."""
     from peft import inject_adapter_in_model
 
-    with warnings.catch_warnings():
+    # PEFT moves what it makes to the base's device, but not a second adapter to meta
+    hollow = torch.device("meta") if model.device.type == "meta" else nullcontext()
+    with hollow, warnings.catch_warnings():
         # that there are two is meant, and that GPT-2's matrices are transposed is taken care of
         warnings.filterwarnings("ignore", "Already found a `peft_config`|fan_in_fan_out is set to False")
         inject_adapter_in_model(config, model, name)
