@@ -19,6 +19,7 @@ from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_r1.data.datamodule import Ticks
 from lightning_r1.data.stream import PromptStream
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.policy import Policy
 from lightning_r1.modules.algorithm import Algorithm
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.optim.adamw import adamw
@@ -46,6 +47,7 @@ def scripted_grpo(
     script: Mapping[str, Sequence[str]] = SCRIPT,
     *,
     rewards: Mapping[str, Reward] | None = None,
+    policy: Policy | None = None,
     **algorithm: Any,
 ) -> GRPO:
     """GRPO on a tiny model; a rollout is every question of the script, three completions each.
@@ -54,6 +56,7 @@ def scripted_grpo(
         codec: template and tokenizer.
         script: completions by question, see :class:`.ScriptedEngine`.
         rewards: by name.
+        policy: a tiny one by default.
         algorithm: options of :class:`.Algorithm`.
     """
     questions = [number_prompt(codec, question, int(question)) for question in script]
@@ -63,7 +66,7 @@ def scripted_grpo(
         engine=ScriptedEngine(codec, script),
         rewards=RewardSuite(rewards or {"length": long_is_good}),
         stream=PromptStream(questions, seed=0),
-        policy=tiny_policy(),
+        policy=policy or tiny_policy(),
         codec=codec,
         optimizer=partial(adamw, lr=1e-3),
         schedule=partial(warmup_then),

@@ -12,9 +12,10 @@ from torch import nn
 
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.lessons import other_tokenizer
+from lightning_r1.models.adapter import add_adapter
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import read_card
-from lightning_r1.models.identity import vocabulary_hash
+from lightning_r1.models.identity import Base, vocabulary_hash
 from lightning_r1.models.load import build_model, hollow_model, load_model
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import checkpoint_activations
@@ -52,14 +53,23 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
     """
     model, codec = config["model"], build_codec(config)
     loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
+    kind = model.get("adapter")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
             made = build_model(model["architecture"], codec.tokenizer, **loading)
     else:
         with _loading(model["path"]):
-            made = (hollow_model if hollow else load_model)(model["path"], **loading)
+            made = (
+                hollow_model(model["path"], **loading)
+                if hollow
+                else load_model(model["path"], four_bit=kind == "qlora", **loading)
+            )
+    base = None
+    if kind:
+        add_adapter(made, instantiate(config["adapter"], _convert_="all"), base=model["path"])
+        base = Base(str(model["path"]))
     checkpoint_activations(made, model.get("activation_checkpointing", False))
-    policy = Policy(made, compiled=model.get("compile", False))
+    policy = Policy(made, compiled=model.get("compile", False), base=base)
     if hollow:
         policy.make = drawing_as_now(lambda: build_policy(config)[1])
     return codec, policy

@@ -13,7 +13,11 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.adapter_state import save_adapter
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.live_weights import whole_weights
+from lightning_r1.models.merging import plain_shell
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import load_tokenizer
 
@@ -24,7 +28,7 @@ _MOST_A_FILE = "5GB"
 def export_model(
     policy: Policy, codec: Codec, folder: Path, *, card: Mapping[str, Any], weights: dict[str, Tensor] | None = None
 ) -> Path:
-    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing.
+    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing; an adapter is merged.
 
     The chat template renders this project's template, and ``generation_config`` holds the R1
     paper's evaluation sampling (temperature 0.6, top-p 0.95).
@@ -60,8 +64,27 @@ def export_model(
     return folder
 
 
+def export_adapter(policy: Policy, folder: Path, weights: dict[str, Tensor]) -> Path:
+    """Write the adapter alone, in PEFT's format, for who has the base; all or nothing.
+
+    Args:
+        policy: with an adapter.
+        folder: is replaced if it exists.
+        weights: of the adapter, see :func:`.adapter_weights`.
+
+    Returns:
+        ``folder``.
+    """
+    with replacing(folder) as beside:
+        save_adapter(policy.model, beside, weights)
+    return folder
+
+
 def save_weights(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None) -> None:
     """Write config and weights, in files of at most 5 GB."""
+    if has_adapter(model):
+        weights = whole_weights(model, keep=True) if weights is None else weights
+        model = plain_shell(model)
     model.save_pretrained(folder, state_dict=weights, max_shard_size=_MOST_A_FILE)
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.merging import as_whole, typed
 
 _ALIGNED = 16
 """Bytes; every tensor of a bucket begins at a multiple, so that it can be read where it lies."""
@@ -29,35 +33,29 @@ class Bucket:
 def live_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Names as in a checkpoint, and whole tensors; tied ones once, under their first name.
 
-    Parameters are cast to ``dtype``. Buffers are not: where a model keeps numbers in one, it needs them as they
-    are. Sharded tensors are made whole one at a time, which is collective: every rank has to go through them.
+    Parameters are cast to ``dtype``, buffers are not; adapters are merged into their layers, weights in four bits are
+    dequantised, both for that moment only, see :mod:`lightning_r1.models.merging`. Sharded tensors are made whole one
+    at a time, which is collective: every rank has to go through them.
     """
-    seen: set[int] = set()
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        whole = as_whole(tensor)
-        yield name, whole.to(dtype) if name in parameters and whole.is_floating_point() else whole
-
-
-def as_whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor gathered, which is collective; any other as it is."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+    return typed(model, dtype)
 
 
 def whole_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
-    """A sharded model's state in host memory, gathered one tensor at a time; None of a model that is not sharded.
+    """A model's plain state in host memory, made one tensor at a time; None where its own state is that already.
 
-    Collective. Tied tensors are one under all their names.
+    Of a sharded model, collective, and of one with an adapter, which is merged. Tied tensors are one under all their
+    names, or come once beside an adapter.
 
     Args:
         model: any.
         keep: whether this rank wants them; the others are given nothing.
     """
     state = model.state_dict(keep_vars=True)
-    if not any(isinstance(tensor, DTensor) for tensor in state.values()):
+    sharded = any(isinstance(tensor, DTensor) for tensor in state.values())
+    if has_adapter(model):
+        wanted = typed(model, cast(torch.dtype, model.dtype)) if keep or sharded else iter(())
+        return {name: tensor.cpu() for name, tensor in wanted if keep}
+    if not sharded:
         return None
     kept: dict[int, Tensor] = {}
     for tensor in state.values():

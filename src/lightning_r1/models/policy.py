@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_r1.functional import Predictions, selected_logprobs
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.adapter_state import keep_only_adapter
+from lightning_r1.models.identity import Base
 from lightning_r1.models.layout import Layout
 from lightning_r1.models.packed import packed
 from lightning_r1.models.saving import CompiledLayers
@@ -37,11 +40,15 @@ class Policy(nn.Module):
     Args:
         model: the transformers model; its dtype, device and attention are used as they are.
         compiled: whether its decoder layers run through ``torch.compile`` in training.
+        base: what an adapted model stands on; its ``state_dict`` is the adapter alone.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False, base: Base | None = None) -> None:
         super().__init__()
         self.model = model
+        self.base = base
+        if self.adapted:
+            keep_only_adapter(self)
         self.compiled_layers = CompiledLayers() if compiled else None
         self.make: Callable[[], nn.Module] | None = None
         """Makes it with its weights, where it was made without."""
@@ -49,6 +56,11 @@ class Policy(nn.Module):
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         scaling = getattr(config, "logits_scaling", None)  # Granite divides, Cohere multiplies
         self.scale: float = 1 / scaling if scaling else getattr(config, "logit_scale", None) or 1.0
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, on a frozen base."""
+        return has_adapter(self.model)
 
     def forward(
         self,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lightning_r1.experience.batching import MicroBatch, Sequences, blank, placed_micro_batches
 from lightning_r1.functional import off_policy_sequence_mask, policy_loss, sampler_weights
 from lightning_r1.functional.diagnostics import logprob_gap, per_token
+from lightning_r1.models.adapter_reference import as_reference, hold_reference, refresh_reference
 from lightning_r1.models.policy import Policy, evaluating
 from lightning_r1.modules.algorithm import Algorithm
 from lightning_r1.modules.rollout_phase import RolloutPhase
@@ -42,8 +43,12 @@ class GRPO(RolloutPhase):
     def __init__(self, *, algorithm: Algorithm, **phase: Any) -> None:
         super().__init__(algorithm=algorithm, **phase)
         self.algorithm = algorithm
-        self.reference: Policy | None = None
-        if algorithm.kl_coef:
+        self.reference: Policy | None = None  # a second model; none beside an adapter
+        if algorithm.kl_coef and self.policy.adapted:
+            # the policy's own base, with a second small adapter where the reference will move
+            if algorithm.reference_refresh_steps:
+                hold_reference(self.policy)
+        elif algorithm.kl_coef:
             self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.reference_step = 0  # the step whose policy the reference is
 
@@ -60,8 +65,8 @@ class GRPO(RolloutPhase):
         """With the log-probabilities that the loss compares with."""
         if self.algorithm.needs_old_logprobs:
             sequences = replace(sequences, old_logprobs=self._score(self.policy, sequences))
-        if self.reference is not None:
-            sequences = replace(sequences, ref_logprobs=self._score(self.reference, sequences))
+        if self.algorithm.kl_coef:
+            sequences = replace(sequences, ref_logprobs=self._reference_logprobs(sequences))
         return sequences
 
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,9 +136,18 @@ class GRPO(RolloutPhase):
         Only between rollouts: the buffer's reference log-probabilities are all of one reference.
         """
         every = self.algorithm.reference_refresh_steps
-        if self.reference is not None and every and self.global_step - self.reference_step >= every:
-            self.reference.load_state_dict(self.policy.state_dict())  # slice by slice, where they are sharded
+        if self.algorithm.kl_coef and every and self.global_step - self.reference_step >= every:
+            if self.reference is None:
+                refresh_reference(self.policy.model)
+            else:
+                self.reference.load_state_dict(self.policy.state_dict())  # slice by slice, where they are sharded
             self.reference_step = self.global_step
+
+    def _reference_logprobs(self, sequences: Sequences) -> list[Tensor]:
+        if self.reference is not None:
+            return self._score(self.reference, sequences)
+        with as_reference(self.policy.model):
+            return self._score(self.policy, sequences)
 
     def _score(self, policy: Policy, sequences: Sequences) -> list[Tensor]:
         """Log-probabilities of all completions under a policy, ragged, on the CPU."""

@@ -24,8 +24,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_r1.experience.batching import Choice
 from lightning_r1.functional.diagnostics import combine
+from lightning_r1.models.adapter import training_operations
+from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.export import export_model
+from lightning_r1.models.export import export_adapter, export_model
+from lightning_r1.models.identity import Base
 from lightning_r1.models.live_weights import whole_weights
 from lightning_r1.models.policy import Policy
 from lightning_r1.modules.layouts import layouts_of
@@ -116,13 +119,18 @@ class Phase(L.LightningModule, Generic[Model]):
         """Let go of what goes on in the background."""
 
     def export(self, folder: Path, *, card: Mapping[str, Any]) -> None:
-        """Write the trained model as a plain transformers folder, with facts beside it.
+        """Write the trained model as a plain transformers folder, with facts beside it; where an adapter was trained,
+        a folder ``adapter`` beside it holds that alone.
 
         All ranks call it, for a sharded model is gathered tensor by tensor; rank 0 writes.
         """
-        weights = whole_weights(cast(Policy, self.policy).model, keep=rank() == 0)
+        policy = cast(Policy, self.policy)
+        weights = whole_weights(policy.model, keep=rank() == 0)
+        adapter = adapter_weights(policy.model)
         if rank() == 0:
             self.write(folder, card, weights)
+            if adapter:
+                export_adapter(policy, folder.with_name("adapter"), adapter)
 
     def write(self, folder: Path, card: Mapping[str, Any], weights: dict[str, Tensor] | None) -> None:
         """As :meth:`export`, on one rank."""
@@ -258,28 +266,35 @@ class Phase(L.LightningModule, Generic[Model]):
             "memory/peak_gib": peak_gib(),
         }
         if peak := peak_flops(self.device):
-            # six operations a token and parameter: forward and backward of what the step trained on, however laid out
-            trained = 6 * sum(parameter.numel() for parameter in self.policy.parameters()) * tokens
+            # forward and backward of what the step trained on, however laid out
+            trained = training_operations(self.policy) * tokens
             update = metrics.get("time/update_s", seconds)
             self.latest["perf/mfu"] = trained / (update * peak * world_size())
         for logger in self.loggers:
             logger.log_metrics(self.latest, step=self.global_step)
 
     @property
+    def _base(self) -> dict[str, str] | None:
+        """What an adapter stands on; None where the whole model trains."""
+        base: Base | None = getattr(self.policy, "base", None)
+        return None if base is None else base.told()
+
+    @property
     def _schedule(self) -> LRScheduler:
         return cast(LRScheduler, self.lr_schedulers())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the template contract and the run's totals."""
+        """Add the template contract, the run's totals, and what an adapter stands on."""
         checkpoint["lightning_r1"] = {
             "template_fingerprint": self.codec.fingerprint(),
             "world_size": world_size(),
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "base": self._base,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint made under another template.
+        """Refuse a checkpoint made under another template, or on another base.
 
         Raises:
             ValueError: names both and what to do.
@@ -290,6 +305,7 @@ class Phase(L.LightningModule, Generic[Model]):
                 f"template: the checkpoint was made under {made['template_fingerprint']}, this run has "
                 f"{self.codec.fingerprint()}. Take the template and tokenizer it was made with, or another name=."
             )
+        check_base(made.get("base"), self._base)
         self.tokens, self.seconds = made["tokens"], made["seconds"]
         # Lightning loads the weights first and converts them to trainer.precision later: they would be rounded between
         self.trainer.strategy.precision_plugin.convert_module(self)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lightning_r1.models.live_weights import as_whole
+from lightning_r1.models.merging import as_whole
 from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import Finished, Progress, RolloutEngine
 from lightning_r1.types import Group, Prompt, Sampling
