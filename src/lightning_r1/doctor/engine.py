@@ -14,7 +14,7 @@ from lightning_r1.doctor.findings import Finding, NotChecked, check, failed, ok,
 from lightning_r1.doctor.memory import gib, memory_of_device
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.experience.parity import logprob_gap
-from lightning_r1.models.memory_estimate import model_size
+from lightning_r1.models.footprint import model_size
 from lightning_r1.rollout.engine import RolloutEngine, close, seed_for
 from lightning_r1.types import Completion, Group
 

@@ -11,15 +11,8 @@ import torch
 
 from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
 from lightning_r1.doctor.patient import Patient
-from lightning_r1.models.memory_estimate import (
-    Footprint,
-    ModelSize,
-    Sharing,
-    model_size,
-    on_ranks,
-    rollout_peak,
-    update_peak,
-)
+from lightning_r1.models.footprint import Footprint, ModelSize, Sharing, model_size, on_ranks
+from lightning_r1.models.memory_estimate import Work, rollout_peak, update_peak
 from lightning_r1.models.token_budget import split_by_tokens
 from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.sampling import sample_tokens

@@ -8,7 +8,7 @@ from lightning_r1.doctor.findings import Finding, NotChecked, check, ok
 from lightning_r1.doctor.memory import checkpoint_bytes, gib, longest_row, rows_of_step, work_of
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.experience.batching import micro_batches
-from lightning_r1.models.memory_estimate import model_size
+from lightning_r1.models.footprint import model_size
 from lightning_r1.modules.rollout_phase import RolloutPhase
 from lightning_r1.modules.supervised import Supervised
 
