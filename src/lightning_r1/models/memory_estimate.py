@@ -102,11 +102,38 @@ def update_peak(
         score.backward()
         peak = max(0, memory.peak - built - gradients)
     if checkpointing == "offload" and not on_cpu:
-        text = config.get_text_config(decoder=True)
         # of the inputs, one layer's is on its way to the device while another's is at work
-        kept_by_host = max(0, text.num_hidden_layers - 2) * work.tokens * text.hidden_size * dtype.itemsize
-        peak -= kept_by_host
+        peak -= kept_by_host(config, work, dtype, on_device=2)
     return peak
+
+
+def deep_update_peak(config: PretrainedConfig, work: Work, **how: Any) -> int:
+    """:func:`update_peak` with gradients that were there before, from one layer and from two.
+
+    Every further layer keeps as much as the one before: for models whose layers are all alike, in a tenth of the time.
+
+    Args:
+        config: of the model.
+        work: the micro-batch.
+        how: as :func:`update_peak`.
+    """
+    one, two = (update_peak(with_layers(config, n), work, **{**how, "accumulates": True}) for n in (1, 2))
+    return one + (config.num_hidden_layers - 1) * (two - one)
+
+
+def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """The same architecture with fewer layers."""
+    shallow = copy.deepcopy(config)
+    shallow.num_hidden_layers = layers
+    if getattr(shallow, "layer_types", None):
+        shallow.layer_types = shallow.layer_types[:layers]
+    return shallow
+
+
+def kept_by_host(config: PretrainedConfig, work: Work, dtype: torch.dtype, *, on_device: int = 0) -> int:
+    """Bytes of the layers' inputs that offloading keeps in the host's memory, but for some that are on the device."""
+    text = config.get_text_config(decoder=True)
+    return max(0, text.num_hidden_layers - on_device) * work.tokens * text.hidden_size * dtype.itemsize
 
 
 def rollout_peak(
