@@ -29,7 +29,7 @@ SAID = {
     "rollout.base_url": "http://host:8000",
 }
 PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor")
-NOT_TRAIN = {"pipeline", "benchmark", "sample", "local", "hydra", "paths"}
+NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for
 # what else has to be said with it
