@@ -31,6 +31,11 @@ class RunLogger(WandbLogger):
         self.experiment.alert(title=title, text=text, level="WARN")
 
     @rank_zero_only
+    def preempted(self) -> None:
+        """Say that the run goes on later: W&B shows it as preempted, not as failed."""
+        self.experiment.mark_preempting()
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run."""
         super().finalize(status)

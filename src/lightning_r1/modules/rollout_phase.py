@@ -30,6 +30,7 @@ from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.policy import Policy
 from lightning_r1.modules.phase import Phase
 from lightning_r1.parallel.collectives import all_gather, all_sum, rank, together, world_size
+from lightning_r1.parallel.interruption import interruption
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.beside import BesideEngine
@@ -172,6 +173,7 @@ class RolloutPhase(Phase[Policy]):
             queue=self.queue,
             flight=self.flight,
             progress=lambda done, total: self.report("rollout", done, total),
+            still_wanted=interruption.look,
         )
         self.flight = None
         # what it raises on rank 0, all raise
