@@ -125,9 +125,7 @@ def test_a_run_is_finished_that_was_signalled_behind_its_last_step(
     assert_same_end(tmp_path / "coin" / "rl", whole)
 
 
-def test_interrupted_again_and_again(
-    base: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_again_and_again(base: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 3):
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             strike(patch, Phase, "_step", call=step)

@@ -62,6 +62,20 @@ class Jobs:
         """Until a run has made that step."""
         until(lambda: self.steps(name) >= step, seconds=seconds, what=lambda: f"{name} is at step {self.steps(name)}")
 
+    def wait_for_restart(self, number: str, restarts: int, *, seconds: float = 120) -> None:
+        """Until a job has been requeued so often and runs."""
+        until(
+            lambda: (job := self.slurm.job(number)).restarts >= restarts and job.state == "RUNNING",
+            seconds=seconds,
+            what=lambda: f"it does not start again: {self.slurm.job(number)}",
+        )
+
+    def urgent(self) -> str:
+        """A job that needs all nodes, of a partition before which the others give way."""
+        options = ("--partition=urgent", "--nodes=2", "--exclusive", "--gpus-per-node=2")
+        said = self.slurm.call("sbatch", "--parsable", self._output, *options, "--wrap=true", cwd=ROOT)
+        return said.split(";")[0]
+
     def said(self) -> str:
         """By all jobs of the test."""
         files = [*sorted(self.folder.glob("job-*.out")), *sorted(self.folder.rglob("slurm/*.log"))]

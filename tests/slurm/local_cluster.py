@@ -168,6 +168,11 @@ class Cluster:
             what=lambda: f"job {number} is {self.job(number)}, not in {sorted(states)}",
         )
 
+    def wait_until_gone(self, number: str, *, seconds: float = 60) -> None:
+        """Until nothing of a job that has ended runs any more."""
+        command = ["squeue", "--noheader", f"--jobs={number}", "--format=%T"]
+        until(lambda: self.call(*command) == "", seconds=seconds, what=lambda: f"{number} is {self.call(*command)}")
+
     def cancel_all(self) -> None:
         """End every job and wait until it is gone."""
         self.run("scancel", "--user", self.environment["USER"])
@@ -205,8 +210,8 @@ def cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
         daemons.callback(shutil.rmtree, folder, ignore_errors=True)
         _configure(folder, user)
         start = _Starter(one, daemons)
-        start("munged", "--foreground", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.sock",
-              f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge.seed", f"--log-file={folder}/munged.log")  # fmt: skip
+        files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
+        start("munged", "--foreground", *(f"--{name}={folder}/munge.{end}" for name, end in files.items()))
         until((folder / "munge.sock").exists, seconds=30, what=start.logs)
         start("slurmctld", "-D")
         for number in range(1, NODES + 1):
@@ -235,8 +240,8 @@ def _configure(folder: Path, user: str) -> None:
 
 
 def _free_ports(count: int) -> range:
-    """So many in a row, below those that the system gives to whoever asks for any."""
-    for first in range(20_000, 32_000, count):
+    """So many in a row: above those of jobs, below those that the system gives to whoever asks for any."""
+    for first in range(32_000, 32_700, count):
         with ExitStack() as sockets, suppress(OSError):
             for port in range(first, first + count):
                 sockets.enter_context(socket.socket()).bind(("127.0.0.1", port))

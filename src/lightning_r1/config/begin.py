@@ -38,10 +38,12 @@ def begin(verb: str, overrides: Sequence[str], values: Sequence[str] = ()) -> li
     config = compose_config(verb, overrides)
     run_dir = Path(config["paths"]["run_dir"])
     if config["resume"] == "never":
-        # late: it stands on torch, and a job in ten begins anew
+        # late: they stand on torch, and few jobs begin anew
+        from lightning_r1.config.folder_lock import hold
         from lightning_r1.config.run_folder import move_aside
 
-        move_aside(run_dir)
+        with hold(run_dir):
+            move_aside(run_dir)
     (run_dir / JOB_LOGS).mkdir(parents=True, exist_ok=True)
     return [str(run_dir), *(str(get(config, key)) for key in values)]
 
