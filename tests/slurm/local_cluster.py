@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,12 +271,12 @@ class _Starter:
 
     def logs(self) -> str:
         """The end of each."""
-        return "the cluster is not up\n" + logs(self.one.folder)
+        return "the cluster is not up\n" + logs(self.one.folder, ".log", ".out")
 
 
-def logs(folder: Path, lines: int = 15) -> str:
+def logs(folder: Path, *endings: str, lines: int = 12) -> str:
     """The end of every log of a folder."""
-    files: Sequence[Path] = sorted(file for file in folder.iterdir() if file.suffix in (".log", ".out"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in (endings or (".log",)))
     return "\n".join(
         f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) for file in files
     )
