@@ -45,6 +45,7 @@ THIRD_PARTY = {
     "lightning": {"data", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
     "flash_attn": {"models"},
+    "bitsandbytes": {"optim"},
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data"},
     "hydra": {"config"},

@@ -75,6 +75,14 @@ BROKEN = {
         ["rollout=vllm", "algo.sampler_correction=truncate"],
         r"rollout=vllm: vLLM is not installed; install it with pip install 'lightning-r1\[vllm\]', or choose rollout=g",
     ),
+    "an_optimizer_of_8_bits_has_bitsandbytes": (
+        ["optim=adamw8bit"],
+        r"optim=adamw8bit: bitsandbytes is not installed; install it with pip install 'lightning-r1\[bnb\]', or choose",
+    ),
+    "pages_are_cudas": (
+        ["optim=adamw8bit_paged", "trainer.accelerator=cpu"],
+        r"optim.paged=true: pages are CUDA's, and trainer.accelerator=cpu; set optim.paged=false",
+    ),
     "rewards_of_length_end_where_sampling_does": (
         ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
         r"reward.rewards.overlong.max_tokens=1000: completions end at algo.sampling.max_new_tokens=32768; make them eq",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Tokenizer
 
 from lightning_r1.models.load import quiet_transformers
 
@@ -81,27 +81,46 @@ def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32
     Raises:
         ValueError: for an unknown shape.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
+    check_shape(shape)
     if (folder / "config.json").is_file():
         return folder
     quiet_transformers()
     tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
+    model = model_of(shape, dtype=dtype, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def model_of(shape: str, *, dtype: torch.dtype = torch.float32, **fields: Any) -> PreTrainedModel:
+    """A Qwen2 of this shape with random weights, on the GPU if there is one.
+
+    Args:
+        shape: a name in :data:`SHAPES`.
+        dtype: of the weights.
+        fields: of ``Qwen2Config``, in place of the shape's or beside them.
+    """
+    check_shape(shape)
     config = AutoConfig.for_model(
         "qwen2",
         max_position_embeddings=32768,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **SHAPES[shape],
+        **{**SHAPES[shape], **fields},
     )
+    torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def check_shape(shape: str) -> None:
+    """Refuse a shape that is none.
+
+    Raises:
+        ValueError: names it, and those there are.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
 
 
 def byte_tokenizer() -> Qwen2Tokenizer:
