@@ -55,6 +55,10 @@ BROKEN = {
         ["parallel=hsdp", "parallel.mixed_precision=bf16", "trainer.precision=bf16-true"],
         "parallel.mixed_precision=bf16: .* set trainer.precision=32-true model.dtype=float32",
     ),
+    "sharded_layers_are_not_compiled": (
+        ["parallel=fsdp", "model.compile=true"],
+        "model.compile=true: not with parallel=fsdp; set it to false",
+    ),
     "refresh_needs_a_reference": (["algo=grpo", "algo.reference_refresh_steps=400"], "algo.kl_coef"),
     "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
     "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),

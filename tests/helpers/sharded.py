@@ -21,7 +21,7 @@ from helpers.models import tiny_policy
 from helpers.preferences import write_pairs
 from helpers.prompts import mini_codec
 from helpers.quick import overrides_of
-from helpers.runs import QUIET, coin_distill, coin_rl, coin_sft
+from helpers.runs import COIN_EVAL, QUIET, coin_distill, coin_rl, coin_sft
 from lightning_r1.config.compose import compose_config
 from lightning_r1.data.traces import write_traces
 from lightning_r1.models.export import export_model
@@ -73,7 +73,8 @@ class Material:
         on_policy = [
             "phase=distill_on_policy", "model@teacher=mini", f"teacher.path={qwen3}", "data=operators",
             "data.rows._target_=helpers.coin.coin_rows", "+data.rows.size=64", "algo.prompts_per_rollout=8",
-            "algo.sampling.max_new_tokens=9", _REWARD, "trainer.max_steps=3",
+            "algo.sampling.max_new_tokens=9", _REWARD, "trainer.max_steps=3", "rollout=hf",
+            "eval=operators", *COIN_EVAL, "+eval.sets.operators.size=5",  # of which one rank gets three
         ]  # fmt: skip
         rl = [
             _REWARD, "algo.num_iterations=2", "algo.prompts_per_rollout=4", "algo.kl_coef=0.05",
@@ -84,7 +85,7 @@ class Material:
         reward = [
             "phase=reward_model", "model=mini", "template=mini", f"model.path={llama}", "data=preferences",
             f"data.rows.path={self.pairs}", "data.heldout_one_in=8", "data.batch_size=7", "data.epochs=1",
-            "trainer.max_steps=3", "phase.module.micro_batch_tokens=128", f"paths.output_dir={output}",
+            "optim.lr=2e-3", "trainer.max_steps=3", "phase.module.micro_batch_tokens=128", f"paths.output_dir={output}",
         ]  # fmt: skip
         runs = {
             "grpo": overrides_of(coin_rl, output, qwen3, *rl),

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from helpers.runs import largest_difference
@@ -14,6 +15,7 @@ from lightning_r1.config.compose import compose_config
 from lightning_r1.train import train
 
 PHASES = ("grpo", "sft", "kd", "on_policy", "reward")
+COARSE = ["model.dtype=bfloat16", "trainer.precision=bf16-true"]
 CLOCKS = ("time/", "perf/", "memory/")
 
 
@@ -26,7 +28,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 def alone(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs of one process."""
     output = tmp_path_factory.mktemp("alone")
-    for overrides in material.runs(output).values():
+    runs = material.runs(output)
+    for overrides in (*runs.values(), [*runs["sft"], *COARSE, "name=coarse"]):
         train(compose_config("train", overrides))
     return output
 
@@ -36,7 +39,21 @@ def both(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs of two ranks, each with half of the weights."""
     output = tmp_path_factory.mktemp("both")
     sharded = ["parallel=fsdp", "trainer.devices=2"]
-    by_ranks(output, {name: [*run, *sharded] for name, run in material.runs(output).items()}, ranks=2)
+    runs = {name: [*run, *sharded] for name, run in material.runs(output).items()}
+    runs["on_policy"] += ["parallel.reshard_after_forward=false"]
+    runs["mixed"] = [*runs["grpo"], "parallel.mixed_precision=bf16", "name=mixed"]
+    runs["coarse"] = [*runs["sft"], *COARSE, "name=coarse"]
+    runs["scored"] = [*runs["reward"], "parallel.mixed_precision=bf16", "name=scored"]
+    by_ranks(output, runs, ranks=2)
+    return output
+
+
+@pytest.fixture(scope="module")
+def four(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs of four ranks: two pairs, each with the whole model."""
+    output = tmp_path_factory.mktemp("four")
+    hybrid = ["parallel=hsdp", "parallel.replicas=2", "trainer.devices=4"]
+    by_ranks(output, {"grpo": [*material.runs(output)["grpo"], *hybrid]}, ranks=4)
     return output
 
 
@@ -71,3 +88,34 @@ def test_two_ranks_with_slices_end_as_one_process(phase: str, both: Path, alone:
     starts = {"grpo": "qwen3", "sft": "gemma2", "kd": "gemma2", "on_policy": "llama"}
     start = material.models[starts[phase]] if phase in starts else None
     assert_same(both / phase, alone / phase, start=start)
+
+
+def test_two_replicas_of_two_slices_end_as_one_process(four: Path, alone: Path) -> None:
+    assert_same(four / "grpo", alone / "grpo")
+
+
+def test_mixed_precision_goes_the_same_way_on_float32_weights(both: Path, alone: Path, material: Material) -> None:
+    for ours, theirs, family in (("mixed", "grpo", "qwen3"), ("scored", "reward", "llama")):
+        trained, exact = weights(both / ours), weights(alone / theirs)
+        assert all(tensor.dtype == torch.float32 for tensor in trained.values())
+        start = load_file(material.models[family] / "model.safetensors")
+        assert 0.9 < agreement(trained, exact, start) < 0.99999999
+
+
+def test_mixed_precision_samples_as_it_scores(both: Path) -> None:
+    gaps = [float(row["policy/logprob_gap"]) for row in metrics(both / "mixed") if row["policy/logprob_gap"]]
+    assert 1e-5 < max(gaps) < 3e-3  # of bfloat16 and no more
+
+
+def test_coarse_weights_have_masters_in_slices(both: Path, alone: Path, material: Material) -> None:
+    trained, exact = weights(both / "coarse"), weights(alone / "coarse")
+    assert all(tensor.dtype == torch.bfloat16 for tensor in trained.values())
+    start = load_file(material.models["gemma2"] / "model.safetensors")
+    assert agreement(trained, exact, start) > 0.9
+
+
+def agreement(ours: dict, theirs: dict, start: dict) -> float:
+    """Cosine between what two runs have made of the same weights."""
+    names = sorted(ours.keys() & start.keys())
+    moved = [torch.cat([(run[n].double() - start[n].double()).flatten() for n in names]) for run in (ours, theirs)]
+    return float(torch.nn.functional.cosine_similarity(*moved, dim=0))

@@ -69,9 +69,16 @@ def a_sharded_precision_is_one_of_two(config: Config) -> None:
         raise ConfigError(f"trainer.precision={precision}: sharded training knows {', '.join(_PRECISIONS)}")
 
 
+def sharded_layers_are_not_compiled(config: Config) -> None:
+    """What is compiled would hold the hooks that make a layer whole."""
+    if is_sharded(config) and get(config, "model.compile"):
+        raise ConfigError("model.compile=true: not with parallel=fsdp; set it to false, or choose parallel=ddp")
+
+
 PARALLEL_RULES: list[Callable[[Config], None]] = [
     ranks_are_those_that_were_started,
     sharding_is_for_training,
     shards_can_be_laid_out,
     a_sharded_precision_is_one_of_two,
+    sharded_layers_are_not_compiled,
 ]

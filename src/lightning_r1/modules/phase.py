@@ -29,7 +29,7 @@ from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import export_adapter, export_model
 from lightning_r1.models.identity import Base
-from lightning_r1.models.live_weights import whole_weights
+from lightning_r1.models.live_weights import as_whole, whole_weights
 from lightning_r1.models.policy import Policy
 from lightning_r1.modules.layouts import layouts_of
 from lightning_r1.modules.shards import shard_models
@@ -198,7 +198,7 @@ class Phase(L.LightningModule, Generic[Model]):
     def _step(self, optimizer: LightningOptimizer, sums: dict[str, Tensor]) -> None:
         stepped = [stepped_on(optimizer.optimizer, parameter) for parameter in self.policy.parameters()]
         gradients = [parameter.grad for parameter in stepped if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = as_whole(nn.utils.get_total_norm(gradients))  # over the slices of all ranks
         sums["grad_norm_max"] = norm.detach()
         sums["skipped_max"] = torch.zeros_like(norm)
         if torch.isfinite(norm) and torch.isfinite(sums["loss"]):

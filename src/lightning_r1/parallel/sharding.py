@@ -91,10 +91,19 @@ def whole(*models: nn.Module) -> Iterator[None]:
 
     Ranks generate different numbers of tokens. So every unit is made whole at once, and its hooks rest; that needs
     room for all of a model. Nothing is trained within.
+
+    Raises:
+        RuntimeError: if there is no such room; says what to do.
     """
     units = [module for model in models for module in model.modules() if isinstance(module, FSDPModule)]
-    for unit in units:
-        unit.unshard()
+    try:
+        for unit in units:
+            unit.unshard()
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            "rollout: a device has no room for the whole model beside its slices, and an engine in this process needs "
+            "it; choose rollout=vllm_server, whose weights are elsewhere"
+        ) from error
     hooks = [(unit, unit._forward_pre_hooks, unit._forward_hooks) for unit in units]
     try:
         for unit in units:

@@ -78,6 +78,9 @@ def copy_weights(source: Policy, target: Policy) -> None:
     A trainer moves, converts and shards its own model when it starts; the other one follows, tensor by tensor. Where
     the source is sharded this is collective.
     """
+    if target.model.device.type == "meta":  # built without weights, as its source was
+        target.to_empty(device="cpu")
+        target.model.tie_weights()
     own = dict(target.named_parameters()) | dict(target.named_buffers())
     for name, tensor in (*source.named_parameters(), *source.named_buffers()):
         held = own[name]

@@ -74,6 +74,7 @@ class HFEngine:
             return_dict_in_generate=True,
             output_logits=sampling.temperature == 0,
             output_scores=sampling.temperature != 0,
+            synced_gpus=False,  # the weights are whole: ranks need not wait for each other at every token
             **how,
         )
         sampled = output.sequences[:, input_ids.shape[1] :]

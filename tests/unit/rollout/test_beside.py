@@ -70,6 +70,16 @@ def test_weights_follow_into_another_type_and_stay_tied(dtype: torch.dtype) -> N
     assert ties[0] == ties[1]
 
 
+def test_a_copy_of_what_was_built_without_weights_follows_its_source() -> None:
+    with torch.device("meta"):
+        target = tiny_policy("qwen2")
+    source = tiny_policy("qwen2", seed=3)
+    copy_weights(source, target)
+    ids = torch.arange(3, 9).unsqueeze(0)
+    assert torch.equal(target.model(ids).logits, source.model(ids).logits)
+    assert target.model.lm_head.weight is target.model.model.embed_tokens.weight
+
+
 def test_an_engine_that_draws_from_torch_is_refused(codec: Codec) -> None:
     with pytest.raises(ValueError, match="rollout: a HFEngine cannot sample beside the update"):
         BesideEngine(tiny_policy(), lambda own: HFEngine(own, codec))
