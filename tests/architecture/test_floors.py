@@ -30,6 +30,7 @@ FLOORS = {
     "sample": 8,
     "evaluate": 8,
     "report": 8,
+    "export": 8,
     "teach": 8,
     "doctor": 8,
     "pipeline": 9,
@@ -40,7 +41,7 @@ FLOORS = {
 THIRD_PARTY = {
     "torch": {
         "functional", "models", "optim", "parallel", "data", "rollout", "experience", "modules", "callbacks",
-        "config", "doctor", "benchmarks",
+        "config", "doctor", "benchmarks", "export",
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},

@@ -29,7 +29,7 @@ SAID = {
     "rollout.base_url": "http://host:8000",
     "rollout.base_urls": "[http://one:8000,http://two:8000]",
 }
-PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor")
+PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor", "export")
 NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for

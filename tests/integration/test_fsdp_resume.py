@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.checkpoints import restart, whole
 from helpers.runs import largest_difference, weights
 from helpers.sharded import Material, by_ranks
 from lightning_r1.config.compose import compose_config
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.export import export
+from lightning_r1.models.export import read_card
 from lightning_r1.train import train
 
 CLOCKS = ("time", "perf", "memory")
@@ -86,3 +90,22 @@ def test_it_is_said_what_became_of_the_rollout(folder: Path) -> None:
     said = " ".join((folder / "said.txt").read_text().split())
     told = "the checkpoint was written by 1 rank(s) and is read by 2: the 1 minibatch(es) left of the rollout are cut"
     assert said.count(told) == 1
+
+
+@pytest.mark.parametrize("name", ["whole", "alone"])
+def test_a_model_is_exported_without_the_ranks(name: str, folder: Path) -> None:
+    exported = export(compose_config("export", [f"run={folder / name}"]))
+    assert exported == folder / name / f"step-{STEPS:07d}" / "model"
+    assert largest_difference(load_file(exported / "model.safetensors"), weights(folder / name)) == 0
+    middle = export(compose_config("export", [f"run={folder / name}", f"step={MIDDLE}"]))
+    assert largest_difference(load_file(middle / "model.safetensors"), weights(folder / name)) > 0
+    assert read_card(middle)["steps"] == MIDDLE
+
+
+def test_what_cannot_be_exported_is_named(folder: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^step=9: there is no complete checkpoint of it in .*; there are: 1, 2, 3, 4$"
+    ):
+        export(compose_config("export", [f"run={folder / 'whole'}", "step=9"]))
+    with pytest.raises(ConfigError, match=r"^run=.*material: there is no run in it"):
+        export(compose_config("export", [f"run={folder / 'material'}"]))

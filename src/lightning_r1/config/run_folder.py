@@ -67,6 +67,18 @@ def keep_config(run_dir: Path, config: Mapping[str, Any]) -> None:
     (run_dir / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
 
 
+def kept_config(run_dir: Path) -> dict[str, Any]:
+    """What :func:`keep_config` wrote.
+
+    Raises:
+        ConfigError: if the folder holds no run.
+    """
+    kept = run_dir / "config.yaml"
+    if not kept.is_file():
+        raise ConfigError(f"run={run_dir}: there is no run in it, for it has no config.yaml")
+    return yaml.safe_load(kept.read_text())
+
+
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     """Finish a run: write ``summary.json``, whole or not at all."""
     partial = run_dir / f"{SUMMARY}.partial"

@@ -88,6 +88,18 @@ def read_model(module: nn.Module, source: Source, *, strict: bool) -> None:
     source.read({name: tensor for name, tensor in targets.items() if name in stored})
 
 
+def read_parts(module: nn.Module, source: Source) -> None:
+    """Fill a module's state from a checkpoint that may hold others' besides (a reference).
+
+    Raises:
+        RuntimeError: names what is missing.
+    """
+    missing = sorted(f"model.{name}" for name in once(module.state_dict()) if f"model.{name}" not in source.tensors)
+    if missing:
+        raise RuntimeError(f"model: the checkpoint is of another one; it lacks {missing}")
+    read_model(module, source, strict=False)
+
+
 def named_optimizer(optimizer: Optimizer, module: nn.Module, place: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's tensors by name, and whatever else its state holds.
 

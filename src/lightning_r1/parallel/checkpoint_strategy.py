@@ -131,7 +131,7 @@ class FolderCheckpoints(Strategy):
             if not self._sharded:
                 super().load_model_state_dict(checkpoint, strict=strict)
                 return
-            source = WholeTensors({f"model.{name}": tensor for name, tensor in checkpoint["state_dict"].items()})
+            source = _of_file(checkpoint)
         read_model(self._module, source, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -179,6 +179,15 @@ class FolderCheckpoints(Strategy):
         if self._group is None and dist.is_initialized():
             self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
         return self._group
+
+
+def source_of(path: Path) -> Source:
+    """The models' tensors in a checkpoint, for one process and without a Trainer."""
+    return FolderReader(path, None) if path.is_dir() else _of_file(torch.load(path, mmap=True, weights_only=True))
+
+
+def _of_file(checkpoint: Mapping[str, Any]) -> Source:
+    return WholeTensors({f"model.{name}": tensor for name, tensor in checkpoint["state_dict"].items()})
 
 
 def _write_and_tell(
