@@ -22,12 +22,16 @@ CLOCKS = ("time", "perf", "memory")
 STEPS, MIDDLE = 4, 3  # a rollout is two steps
 KEPT = ["callbacks.checkpoint.every_n_steps=1", f"callbacks.checkpoint.keep={STEPS}"]
 SHARDED = ["parallel=fsdp", "trainer.devices=2"]
+CODED = ["optim=adamw8bit", "optim.min_8bit_size=256"]
 LATER = {
     "again": [*SHARDED, "callbacks.checkpoint.asynchronous=true"],
     "file_to_fsdp": SHARDED,
     "fsdp_to_ddp": ["parallel=ddp", "trainer.devices=2"],
     "fsdp_to_one": [],
+    "codes_again": [*SHARDED, *CODED],
+    "codes_to_one": CODED,
 }
+FROM = {"file_to_fsdp": "alone", "codes_again": "codes", "codes_to_one": "codes"}  # the others go on from whole
 
 
 def metrics(run_dir: Path) -> list[dict[str, float]]:
@@ -50,31 +54,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     material = Material(folder / "material")
     train(compose_config("train", run(material, folder, "alone")))
-    by_ranks(folder, {"whole": run(material, folder, "whole", *SHARDED)}, ranks=2)
+    sharded = {"whole": SHARDED, "codes": [*SHARDED, *CODED]}
+    by_ranks(folder, {name: run(material, folder, name, *said) for name, said in sharded.items()}, ranks=2)
     for name in LATER:
-        restart(folder / ("alone" if name == "file_to_fsdp" else "whole"), folder / name, MIDDLE)
+        restart(folder / FROM.get(name, "whole"), folder / name, MIDDLE)
     runs = {name: run(material, folder, name, *said) for name, said in LATER.items()}
-    train(compose_config("train", runs.pop("fsdp_to_one")))
+    for name in ("fsdp_to_one", "codes_to_one"):
+        train(compose_config("train", runs.pop(name)))
     (folder / "said.txt").write_text(by_ranks(folder, runs, ranks=2))
     return folder
 
 
-def test_as_many_ranks_with_slices_go_on_in_the_same_bits(folder: Path) -> None:
-    assert largest_difference(weights(folder / "again"), weights(folder / "whole")) == 0
-    assert metrics(folder / "again") == metrics(folder / "whole")
-    ours, theirs = (whole(folder / name, STEPS) for name in ("again", "whole"))
+@pytest.mark.parametrize(("again", "before"), [("again", "whole"), ("codes_again", "codes")])
+def test_as_many_ranks_with_slices_go_on_in_the_same_bits(folder: Path, again: str, before: str) -> None:
+    assert largest_difference(weights(folder / again), weights(folder / before)) == 0
+    assert metrics(folder / again) == metrics(folder / before)
+    ours, theirs = (whole(folder / name, STEPS) for name in (again, before))
     for part in ("state_dict", "optimizer"):
         assert ours[part].keys() == theirs[part].keys()
         for name, tensor in theirs[part].items():
             assert torch.equal(ours[part][name], tensor), name
     assert any(name.startswith("reference.") for name in theirs["state_dict"])
-    assert sum(name.endswith(".exp_avg") for name in theirs["optimizer"]) > 10
+    averages = ".exp_avg_codes" if before == "codes" else ".exp_avg"
+    assert sum(name.endswith(averages) for name in theirs["optimizer"]) > 10
 
 
-@pytest.mark.parametrize("name", ["file_to_fsdp", "fsdp_to_ddp", "fsdp_to_one"])
+@pytest.mark.parametrize("name", ["file_to_fsdp", "fsdp_to_ddp", "fsdp_to_one", "codes_to_one"])
 def test_others_go_on_as_one_process_would(name: str, folder: Path) -> None:
-    assert largest_difference(weights(folder / name), weights(folder / "alone")) < 1e-5
-    ours, theirs = (metrics(folder / run_name) for run_name in (name, "alone"))
+    other = "codes" if name == "codes_to_one" else "alone"
+    assert largest_difference(weights(folder / name), weights(folder / other)) < 1e-5
+    ours, theirs = (metrics(folder / run_name) for run_name in (name, other))
     assert len(ours) == len(theirs)
     for row, expected in zip(ours, theirs, strict=True):
         assert row == pytest.approx(expected, abs=1e-5, rel=1e-5)

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 256
-# entries of one call of the kernel: it computes in float32 copies of its own on a CPU, and counts in 32 bits on a GPU
-_ENTRIES = 2**22
+# entries of one call of the kernel: on a CPU it computes in float32 copies, which should stay in the cache; on a GPU it
+# counts in 32 bits, and copies are needed where rows are filled up
+_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
 
 State = dict[str, Tensor]
 FIRST, SECOND = "exp_avg", "exp_avg_sq"
@@ -92,7 +93,7 @@ def update(
     _library()
     rows, columns = _rows(parameter.shape)
     width = math.ceil(columns / BLOCK) * BLOCK
-    at_once = max(1, _ENTRIES // max(1, width))
+    at_once = max(1, _ENTRIES.get(parameter.device.type, _ENTRIES["cuda"]) // max(1, width))
     for first in range(0, rows, at_once):
         part = slice(first, first + at_once)
         values, codes = parameter[part], [state[average + CODES][part] for average in (FIRST, SECOND)]

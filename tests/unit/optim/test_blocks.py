@@ -106,7 +106,7 @@ def test_elsewhere_it_is_bitsandbytes_on_rows_filled_up_with_zeros(shape: tuple[
 def test_rows_alone_step_as_they_do_among_others(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     shape = (11, columns)
     whole, state = walk(draw(0, *shape))
-    monkeypatch.setattr(blocks, "_ENTRIES", 1024)  # two rows of a call
+    monkeypatch.setitem(blocks._ENTRIES, "cpu", 1024)  # two rows of a call
     again, its = walk(draw(0, *shape))
     assert torch.equal(again, whole)
     for rows in (slice(0, 3), slice(3, 10), slice(10, 11), slice(11, 11)):
