@@ -6,7 +6,8 @@ Started again, a run goes on from its newest whole checkpoint, in the same folde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from rich.table import Table
 from lightning_r1.callbacks.checkpoint import Saved, newest_checkpoint
 from lightning_r1.callbacks.console import console, quiet
 from lightning_r1.callbacks.csv_log import MetricsCSV
+from lightning_r1.callbacks.requeue import leave_together, let_ranks_end
 from lightning_r1.config.build import Run, build, check
+from lightning_r1.config.folder_lock import hold
+from lightning_r1.config.leaving import leave
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.models.adapter import numel, trainable_parameters
+from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.parallel.memory import peak_gib
 
 
@@ -33,17 +38,31 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: before anything expensive, for a config that cannot be run or a folder that holds
-            another run.
+            another run, or one that is being written.
+        Interrupted: on every rank, if a signal or the time limit ended it before its last step. What is there is
+            saved, and a Slurm job is requeued.
     """
     check(config)
     run_dir = Path(config["paths"]["run_dir"])
-    finished = None if getattr(rank_zero_only, "rank", 0) else take_folder(config)
-    if finished is not None:
-        console.print(f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True)
-        return finished
-    quiet()
-    with closing(build(config)) as run:
-        return _fit(run)
+    first = not getattr(rank_zero_only, "rank", 0)
+    with interruption.listening(), ExitStack() as held:
+        if first:
+            held.enter_context(hold(run_dir))
+        finished = take_folder(config) if first else None
+        if finished is not None:
+            console.print(
+                f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True
+            )
+            return finished
+        quiet()
+        run = held.enter_context(closing(build(config)))
+        try:
+            return _fit(run)
+        except Interrupted as left:
+            held.close()
+            leave_together(left, partial(leave, most=config["callbacks"]["requeue"]["max_restarts"]))
+            let_ranks_end(run.trainer)
+            raise
 
 
 def _fit(run: Run) -> dict[str, Any]:
@@ -57,8 +76,9 @@ def _fit(run: Run) -> dict[str, Any]:
     for logger in run.trainer.loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(saved.step if saved else 0)
-    run.trainer.fit(run.module, run.datamodule, ckpt_path=saved.path if saved else None)
-    return _finish(run)
+    with interruption.waiting():  # also for the export: what is made behind the last step is soon made
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=saved.path if saved else None)
+        return _finish(run)
 
 
 def _announce(run: Run, saved: Saved | None) -> None:
@@ -79,11 +99,15 @@ def _announce(run: Run, saved: Saved | None) -> None:
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Export the model and write the summary, if the last step was reached."""
+    """Export the model and write the summary, if the last step was reached; nothing else is a good end.
+
+    Raises:
+        Interrupted: if it was not: something of Lightning's has stopped the trainer (``trainer.max_time``).
+    """
     trainer, config = run.trainer, run.config
     steps = trainer.global_step
     if steps < int(trainer.max_steps):
-        return {}
+        raise Interrupted(f"the trainer stopped at step {steps} of {trainer.max_steps}")
     model_dir = run.run_dir / "model"
     summary = {
         "phase": config["phase"]["name"],

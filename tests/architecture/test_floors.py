@@ -48,7 +48,7 @@ THIRD_PARTY = {
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data", "models"},
     "peft": {"models"},
-    "bitsandbytes": {"models"},
+    "bitsandbytes": {"models", "optim"},
     "hydra": {"config"},
     "omegaconf": {"config"},
     "rich": {"callbacks", "doctor", "train", "sample", "report", "pipeline", "benchmarks"},

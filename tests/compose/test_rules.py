@@ -39,6 +39,22 @@ BROKEN = {
         "algo.minibatches_per_rollout=1000",
     ),
     "prompts_divide_over_ranks": (["algo=grpo", "trainer.devices=3"], "algo.prompts_per_rollout=32"),
+    "ranks_are_those_that_were_started": (
+        ["trainer.devices=2"],
+        "trainer.devices=2: Slurm started 4 tasks a node; leave it out .*, or have Slurm start 2",
+    ),
+    "sharding_is_for_training": (
+        ["parallel=fsdp", "name=x", "~phase"],
+        "parallel=fsdp: only training is .*parallel=ddp",
+    ),
+    "shards_can_be_laid_out": (
+        ["parallel=fsdp", "trainer.devices=8", "parallel.replicas=3"],
+        "parallel.replicas=3: expected a divisor of the 8 ranks",
+    ),
+    "a_sharded_precision_is_one_of_two": (
+        ["parallel=hsdp", "parallel.mixed_precision=bf16", "trainer.precision=bf16-true"],
+        "parallel.mixed_precision=bf16: .* set trainer.precision=32-true model.dtype=float32",
+    ),
     "refresh_needs_a_reference": (["algo=grpo", "algo.reference_refresh_steps=400"], "algo.kl_coef"),
     "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
     "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),
@@ -74,6 +90,14 @@ BROKEN = {
     "an_engine_in_vllm_has_vllm": (
         ["rollout=vllm", "algo.sampler_correction=truncate"],
         r"rollout=vllm: vLLM is not installed; install it with pip install 'lightning-r1\[vllm\]', or choose rollout=g",
+    ),
+    "an_optimizer_of_8_bits_has_bitsandbytes": (
+        ["optim=adamw8bit"],
+        r"optim=adamw8bit: bitsandbytes is not installed; install it with pip install 'lightning-r1\[bnb\]', or choose",
+    ),
+    "pages_are_cudas": (
+        ["optim=adamw8bit_paged", "trainer.accelerator=cpu"],
+        r"optim.paged=true: pages are CUDA's, and trainer.accelerator=cpu; set optim.paged=false",
     ),
     "rewards_of_length_end_where_sampling_does": (
         ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
@@ -113,6 +137,9 @@ def test_a_good_config_passes() -> None:
     check_rules(config())
 
 
+ENVIRONMENT = {"ranks_are_those_that_were_started": {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}}
+
+
 @pytest.fixture
 def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where there is one."""
@@ -121,7 +148,9 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_vllm")
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
+def test_a_broken_rule_names_key_value_and_fix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in ENVIRONMENT.get(name, {}).items():
+        monkeypatch.setenv(variable, value)
     overrides, message = BROKEN[name]
     with pytest.raises(ConfigError, match=message) as caught:
         {rule.__name__: rule for rule in RULES}[name](config(*overrides))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
@@ -24,6 +24,7 @@ from lightning_r1.modules.algorithm import Algorithm
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.optim.adamw import adamw
 from lightning_r1.optim.schedule import warmup_then
+from lightning_r1.parallel.checkpoint_strategy import OneDeviceStrategy
 from lightning_r1.rewards.base import Reward
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.train import quiet
@@ -95,13 +96,14 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
+        strategy=OneDeviceStrategy(),
         max_steps=steps,
         max_epochs=-1,
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,

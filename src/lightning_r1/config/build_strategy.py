@@ -22,14 +22,15 @@ class Launched:
 
 
 def build_strategy(config: Mapping[str, Any]) -> Any:
-    """What ``parallel=`` chose: a :class:`.ShardedStrategy`, or a name that Lightning knows."""
-    options = dict(config["parallel"])
-    name = options.pop("strategy")
-    if name != SHARDED:
-        return name
+    """What ``parallel=`` chose: a strategy with checkpoints that the others can read, or a name of Lightning's."""
+    from lightning_r1.parallel.checkpoint_strategy import strategy_named
     from lightning_r1.parallel.strategy import ShardedStrategy
 
-    return ShardedStrategy(**options)
+    options = dict(config["parallel"])
+    name, trainer = options.pop("strategy"), config["trainer"]
+    if name == SHARDED:
+        return ShardedStrategy(**options)
+    return strategy_named(name, alone=trainer["devices"] == 1 and trainer["num_nodes"] == 1)
 
 
 def is_sharded(config: Mapping[str, Any]) -> bool:

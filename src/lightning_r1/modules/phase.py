@@ -294,7 +294,7 @@ class Phase(L.LightningModule, Generic[Model]):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint made under another template, by another number of ranks, or on another base.
+        """Refuse a checkpoint made under another template, or on another base.
 
         Raises:
             ValueError: names both and what to do.
@@ -304,11 +304,6 @@ class Phase(L.LightningModule, Generic[Model]):
             raise ValueError(
                 f"template: the checkpoint was made under {made['template_fingerprint']}, this run has "
                 f"{self.codec.fingerprint()}. Take the template and tokenizer it was made with, or another name=."
-            )
-        if made["world_size"] != world_size():
-            raise ValueError(
-                f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
-                f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
             )
         check_base(made.get("base"), self._base)
         self.tokens, self.seconds = made["tokens"], made["seconds"]

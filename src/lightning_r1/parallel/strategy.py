@@ -13,12 +13,13 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
+from lightning_r1.parallel.checkpoint_strategy import FolderCheckpoints
 from lightning_r1.parallel.sharding import Sharding, fill, shard
 
 Replicas = int | Literal["nodes"]
 
 
-class ShardedStrategy(ModelParallelStrategy):
+class ShardedStrategy(FolderCheckpoints, ModelParallelStrategy):
     """FSDP2 over all ranks; or within groups of them, each of which holds the whole model (hybrid).
 
     Args:
