@@ -18,13 +18,13 @@ pytestmark = [
 PROMPTS, COMPLETIONS, WHOSE = [40, 40, 40, 7], [30, 64, 1, 50], [0, 0, 0, 1]
 
 
-def policy(attention: str) -> Policy:
+def policy(attention: str, head_size: int = 64) -> Policy:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        "qwen2", hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=512, vocab_size=512, initializer_range=0.05,
+        "qwen3", hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=head_size, intermediate_size=512, vocab_size=512, initializer_range=0.05,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
     return Policy(model.cuda()).train()
@@ -46,7 +46,18 @@ def scored(policy: Policy, *, layout: bool, shared: bool) -> tuple[torch.Tensor,
 @pytest.mark.parametrize("shared", [False, True], ids=["packed", "shared"])
 @pytest.mark.parametrize("attention", ["flash_attention_2", "sdpa"])
 def test_packed_equals_padded(attention: str, shared: bool) -> None:
-    logprobs, gradient = scored(policy("sdpa"), layout=False, shared=False)
-    other, its = scored(policy(attention), layout=True, shared=shared)
-    torch.testing.assert_close(other, logprobs, rtol=0, atol=0.05)  # both round to 8 bits, at other places
+    says_the_same(policy("sdpa"), policy(attention), layout=True, shared=shared)
+
+
+@pytest.mark.parametrize("layout", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("head_size", [64, 128])
+def test_flash_equals_torchs_kernel(head_size: int, layout: bool) -> None:
+    says_the_same(policy("sdpa", head_size), policy("flash_attention_2", head_size), layout=layout, shared=False)
+
+
+def says_the_same(one: Policy, other: Policy, *, layout: bool, shared: bool) -> None:
+    """Log-probabilities and gradients of padded rows under one, and of the layout under the other."""
+    logprobs, gradient = scored(one, layout=False, shared=False)
+    others, its = scored(other, layout=layout, shared=shared)
+    torch.testing.assert_close(others, logprobs, rtol=0, atol=0.05)  # both round to 8 bits, at other places
     assert torch.nn.functional.cosine_similarity(its, gradient, dim=0) > 0.999

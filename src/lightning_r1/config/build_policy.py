@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.reading import get
 from lightning_r1.data.lessons import other_tokenizer
 from lightning_r1.models.adapter import add_adapter
 from lightning_r1.models.codec import Codec
@@ -52,7 +53,7 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
             slices of them later, from what the policy's ``make`` gives.
     """
     model, codec = config["model"], build_codec(config)
-    loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
+    loading = {name: model[name] for name in ("dtype", "attention", "dropout")} | {"computes_in": computes_in(config)}
     kind = model.get("adapter")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
@@ -73,6 +74,13 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
     if hollow:
         policy.make = drawing_as_now(lambda: build_policy(config)[1])
     return codec, policy
+
+
+def computes_in(config: Mapping[str, Any]) -> str:
+    """The type of activations: of the weights, or what the precision of the run makes of them."""
+    if get(config, "parallel.mixed_precision") == "bf16" or get(config, "trainer.precision") == "bf16-true":
+        return "bfloat16"
+    return str(config["model"]["dtype"])
 
 
 def drawing_as_now(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from lightning_r1.callbacks.example_evaluation import ExampleEvaluation
+from lightning_r1.config.build_policy import computes_in
 from lightning_r1.config.build_strategy import is_sharded
 from lightning_r1.data.preferences import PreferenceDataModule
 from lightning_r1.models.codec import Codec
@@ -32,6 +33,7 @@ def build_reward_model(config: Mapping[str, Any], codec: Codec, *, whole: bool =
         codec.template,
         seed=config["seed"],
         hollow=hollow,
+        computes_in=computes_in(config),
         **{name: phase[name] for name in ("scope", "max_tokens")},
         **{name: model[name] for name in ("dtype", "attention", "dropout")},
     )

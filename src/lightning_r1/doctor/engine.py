@@ -15,7 +15,6 @@ from lightning_r1.doctor.memory import memory_of_device
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.units import gib
 from lightning_r1.experience.parity import logprob_gap
-from lightning_r1.models.footprint import model_size
 from lightning_r1.rollout.engine import RolloutEngine, close, seed_for
 from lightning_r1.types import Completion, Group
 
@@ -31,7 +30,7 @@ def the_engine_samples_from_the_policy(patient: Patient) -> Iterator[Finding]:
         return
     if not patient.options["engine"]:
         raise NotChecked("doctor.engine=false", "doctor.engine=true samples a few tokens with the real weights")
-    needed, held = model_size(patient.hollow).weights, memory_of_device(patient)
+    needed, held = patient.size.weights, memory_of_device(patient)
     if 1.5 * needed > held:
         raise NotChecked(f"the weights take {gib(needed)}, and {gib(held)} are free", "run the doctor on the device")
     codec, policy = build_policy(patient.config)

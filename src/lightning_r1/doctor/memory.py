@@ -14,7 +14,7 @@ from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.search import Option, fits, fitting, option
 from lightning_r1.doctor.units import duration, gib
 from lightning_r1.experience.batching import WORTH_SHARING
-from lightning_r1.models.footprint import Footprint, Sharing, model_size
+from lightning_r1.models.footprint import Footprint, Sharing
 from lightning_r1.models.memory_estimate import Arrangement, Work, rollout_peak
 from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.sampling import sample_tokens
@@ -33,7 +33,7 @@ def the_model_can_read_it(patient: Patient) -> Iterator[Finding]:
     config = model.config.get_text_config(decoder=True)
     context = getattr(config, "max_position_embeddings", None)
     longest = longest_row(patient)
-    size = model_size(patient.hollow)
+    size = patient.size
     kind = str(model.dtype).removeprefix("torch.")
     yield ok(
         f"{config.model_type} of {size.parameters:,} parameters in {kind}, attention "
@@ -110,7 +110,7 @@ def case_of(patient: Patient) -> Case:
 
 
 def _case(patient: Patient) -> Case:
-    model, size = patient.hollow.model, model_size(patient.hollow)
+    model, size = patient.hollow.model, patient.size
     rows = settings_of(patient).max_rows
     # the next rollout is sampled while this one trains, from weights of its own if the engine is in this process
     overlaps = patient.rolls_out and patient.module.rollout_plan.overlap_rollouts
@@ -211,10 +211,13 @@ def keeps_masters(patient: Patient) -> bool:
 
 
 def checkpoint_bytes(patient: Patient) -> int:
-    """Of one checkpoint: the weights of all models that the module holds, and the optimizer's states."""
-    size = model_size(patient.hollow)
+    """Of one checkpoint: the weights of all models that the module holds, of an adapted one the adapter's, and the
+    optimizer's states.
+    """
+    size = patient.size
     bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    return size.weights + size.optimizer(bits, masters=keeps_masters(patient)) + frozen_bytes(patient)
+    weights = size.gradients if patient.config["model"].get("adapter") else size.weights
+    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + frozen_bytes(patient)
 
 
 def sharing(patient: Patient) -> Sharing:

@@ -18,6 +18,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.doctor.cluster import Cluster, cluster_of
 from lightning_r1.doctor.findings import NotChecked
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.footprint import ModelSize, model_size
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import number_tokenizer
 from lightning_r1.modules.phase import Phase
@@ -168,6 +169,11 @@ class Patient:
         assert self.codec  # if there is none, there is no model either
         policy = build_policy(self.config, hollow=True)[1]
         return policy.to(torch.bfloat16) if self.config["trainer"]["precision"] == "bf16-true" else policy
+
+    @property
+    def size(self) -> ModelSize:
+        """Of the policy as it will be loaded."""
+        return model_size(self.hollow, four_bit=self.config["model"].get("adapter") == "qlora")
 
     @part("run")
     def module(self) -> Phase:

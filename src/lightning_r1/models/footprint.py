@@ -6,11 +6,13 @@ What a forward, a backward and a rollout need above them is measured, see :mod:`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
+
+from lightning_r1.models.adapter import adapted_layers
 
 Sharing = Literal["single", "ddp", "fsdp"]
 Adapter = Literal["none", "lora", "qlora"]
@@ -103,14 +105,24 @@ class Footprint:
         return max(self.update, self.sampling)
 
 
-def model_size(model: nn.Module) -> ModelSize:
-    """Count a model's parameters, of any device: ``meta`` will do."""
+def model_size(model: nn.Module, *, four_bit: bool = False) -> ModelSize:
+    """Count a model's parameters, of any device: ``meta`` will do.
+
+    Args:
+        model: any.
+        four_bit: its adapters will stand on weights in four bits, which a model without weights is not stored in.
+    """
     parameters = list(model.parameters())
+    coded = {id(layer.base_layer.weight) for _, layer in adapted_layers(model)} if four_bit else set()
+
+    def held(part: Iterable[Tensor]) -> int:
+        return round(sum(p.numel() * _BYTES_4BIT if id(p) in coded else _bytes(p) for p in part))
+
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     layers = next((part for part in model.modules() if isinstance(part, nn.ModuleList)), nn.ModuleList())
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    sizes = [sum(map(_bytes, layer.parameters())) for layer in layers]
-    weights = sum(map(_bytes, parameters))
+    sizes = [held(layer.parameters()) for layer in layers]
+    weights = held(parameters)
     return ModelSize(
         parameters=sum(parameter.numel() for parameter in parameters),
         weights=weights,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging as python_logging
 import math
 import os
@@ -22,6 +21,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from lightning_r1.models.flash import implementation
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -31,6 +32,7 @@ def load_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     dropout: float = 0.0,
+    computes_in: str | None = None,
     four_bit: bool = False,
 ) -> PreTrainedModel:
     """A causal language model from a folder or the hub.
@@ -40,13 +42,14 @@ def load_model(
         dtype: of the weights: float32, bfloat16 or float16.
         attention: ``auto``, ``flash`` or ``sdpa``; auto is flash where it can run.
         dropout: set on every dropout of the architecture; RL wants 0.
+        computes_in: the type of its activations, where that is not ``dtype`` (mixed precision).
         four_bit: store linear layers as NF4 with doubly quantised scales (QLoRA, arXiv 2305.14314), frozen; products
             are made in ``dtype``, and everything else (embeddings, head, norms) has it.
 
     Raises:
         ValueError: for an unknown dtype or attention, and for flash where it cannot run.
     """
-    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
+    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in)
     if four_bit:
         # bitsandbytes quantises where the model will be, one layer after the other
         options |= {"quantization_config": _nf4(options["dtype"]), "device_map": {"": _own_device()}}
@@ -57,10 +60,15 @@ def load_model(
 
 
 def hollow_model(
-    path: str | Path, *, dtype: str = "float32", attention: str = "sdpa", dropout: float = 0.0
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    dropout: float = 0.0,
+    computes_in: str | None = None,
 ) -> PreTrainedModel:
     """What :func:`load_model` would give, without its weights: on the ``meta`` device, from ``config.json`` alone."""
-    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
+    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(options.pop("config"), **options)
     with suppress(OSError):  # many have none
@@ -68,16 +76,18 @@ def hollow_model(
     return model
 
 
-def loading_options(path: str | Path, *, dtype: str, attention: str, dropout: float, **fields: Any) -> dict[str, Any]:
+def loading_options(
+    path: str | Path, *, dtype: str, attention: str, dropout: float, computes_in: str | None = None, **fields: Any
+) -> dict[str, Any]:
     """Config, dtype and attention for ``from_pretrained``; ``fields`` replace the config's own.
 
     Raises:
         ValueError: as :func:`load_model`.
     """
-    weights_dtype, implementation = _dtype(dtype), _attention(attention, dtype)  # before the hub is asked
+    weights_dtype, kernel = _dtype(dtype), implementation(attention, computes_in or dtype)  # before the hub is asked
     config = AutoConfig.from_pretrained(str(path), **fields)
     _set_dropout(config, dropout)
-    attention = _with_caps(config, implementation, attention)
+    attention = _with_caps(config, kernel, attention)
     return {"config": config, "dtype": weights_dtype, "attn_implementation": attention}
 
 
@@ -88,6 +98,7 @@ def build_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     dropout: float = 0.0,
+    computes_in: str | None = None,
 ) -> PreTrainedModel:
     """A causal language model with random weights, drawn from torch's current seed.
 
@@ -97,6 +108,7 @@ def build_model(
         dtype: as in :func:`load_model`.
         attention: as in :func:`load_model`.
         dropout: as in :func:`load_model`.
+        computes_in: as in :func:`load_model`.
     """
     fields = dict(architecture)
     config = AutoConfig.for_model(
@@ -108,9 +120,8 @@ def build_model(
         **fields,
     )
     _set_dropout(config, dropout)
-    return AutoModelForCausalLM.from_config(
-        config, dtype=_dtype(dtype), attn_implementation=_attention(attention, dtype)
-    )
+    kernel = implementation(attention, computes_in or dtype)
+    return AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype), attn_implementation=kernel)
 
 
 def context_length(path: str | Path) -> float:
@@ -157,22 +168,6 @@ def _dtype(name: str) -> torch.dtype:
     if name not in _DTYPES:
         raise ValueError(f"model.dtype={name!r}: expected one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def _attention(name: str, dtype: str) -> str:
-    """transformers' name of an attention implementation."""
-    if name not in ("auto", "flash", "sdpa"):
-        raise ValueError(f"model.attention={name!r}: expected auto, flash or sdpa")
-    if name == "sdpa":
-        return "sdpa"
-    installed = importlib.util.find_spec("flash_attn") is not None
-    usable = installed and torch.cuda.is_available() and dtype in ("bfloat16", "float16")
-    if name == "flash" and not usable:
-        raise ValueError(
-            f"model.attention=flash: it needs a CUDA GPU ({torch.cuda.is_available()}), model.dtype=bfloat16 ({dtype}) "
-            f"and flash-attn (installed: {installed}; pip install 'lightning-r1[flash]'). Or use model.attention=sdpa"
-        )
-    return "flash_attention_2" if usable else "sdpa"
 
 
 def _with_caps(config: Any, implementation: str, asked: str) -> str:

@@ -135,6 +135,7 @@ def new_reward_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     dropout: float = 0.0,
+    computes_in: str | None = None,
     hollow: bool = False,
 ) -> RewardModel:
     """A base model with a scalar head to be trained; one that has a scalar head keeps it, and goes on.
@@ -151,12 +152,14 @@ def new_reward_model(
         dtype: as in :func:`.load_model`.
         attention: as in :func:`.load_model`.
         dropout: as in :func:`.load_model`.
+        computes_in: as in :func:`.load_model`.
         hollow: without weights, on the ``meta`` device.
 
     Raises:
         ValueError: for an architecture without such a head, and if more than the head is missing.
     """
-    model, missing = _read(path, dtype=dtype, attention=attention, dropout=dropout, num_labels=1, hollow=hollow)
+    loading = {"dtype": dtype, "attention": attention, "dropout": dropout, "computes_in": computes_in}
+    model, missing = _read(path, **loading, num_labels=1, hollow=hollow)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or missing - {"score.weight"}:
         raise ValueError(

@@ -107,24 +107,6 @@ def test_unknown_options_are_refused_before_anything_is_fetched(
         load_model("some-owner/some-model", **fields)
 
 
-def test_flash_without_a_gpu_is_refused_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        ValueError, match=r"model\.attention=flash.*CUDA GPU \(False\).*(float32).*model\.attention=sdpa"
-    ):
-        build_model(SMALL, number_tokenizer(), attention="flash")
-    assert build_model(SMALL, number_tokenizer(), attention="auto").config._attn_implementation == "sdpa"
-
-
-@pytest.mark.parametrize("missing", ["flash_attn", "cuda", "half precision", None])
-def test_auto_is_flash_only_where_it_can_run(missing: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: missing != "cuda")
-    monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None if missing == name else object())
-    dtype = "float32" if missing == "half precision" else "bfloat16"
-    expected = "flash_attention_2" if missing is None else "sdpa"
-    assert load._attention("auto", dtype) == expected
-
-
 @pytest.mark.parametrize("path", ["some-owner/some-model", "some-model"])
 def test_a_hub_id_is_handed_on_untouched(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []

@@ -14,11 +14,20 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from helpers.adapters import BASE, quantised_model
 from helpers.models import VOCABULARY
 from helpers.prompts import prompts_of_lengths
-from lightning_r1.models.adapter import adapted_layers, numel, trainable_parameters, training_operations
+from lightning_r1.models.adapter import (
+    AdapterSettings,
+    adapted_layers,
+    add_adapter,
+    numel,
+    trainable_parameters,
+    training_operations,
+)
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.footprint import model_size, with_adapter
 from lightning_r1.models.layout import pack
 from lightning_r1.models.lean import can_be_lean
 from lightning_r1.models.live_weights import live_weights
+from lightning_r1.models.load import hollow_model
 from lightning_r1.models.policy import Policy, evaluating
 from lightning_r1.models.saving import checkpoint_activations
 from lightning_r1.rollout.group import GroupEngine
@@ -95,6 +104,20 @@ def test_parameters_are_counted_as_what_they_stand_for(model: PreTrainedModel, t
     assert sum(map(numel, model.parameters())) == of_base + trained
     assert training_operations(model) == 4 * of_base + 6 * trained
     assert training_operations(plain) == 6 * of_base
+
+
+def test_a_model_without_weights_is_counted_as_it_will_be_stored(model: PreTrainedModel, tmp_path: Path) -> None:
+    hollow = hollow_model(tmp_path / "base")
+    add_adapter(hollow, AdapterSettings(rank=4))
+    size = model_size(hollow, four_bit=True)
+    stored = sum(p.numel() * p.element_size() for p in model.parameters())
+    for _, layer in adapted_layers(model):  # a block's maximum is a byte; that of the maxima is of many blocks
+        stored += layer.base_layer.weight.quant_state.absmax.numel()
+    assert size.weights == pytest.approx(stored, rel=0.01)
+    assert size.weights < 0.6 * model_size(hollow).weights
+    assert size.gradients == 4 * trainable_parameters(model)
+    paper = with_adapter(model_size(hollow_model(tmp_path / "base")), "qlora", 4)
+    assert (size.weights, size.gradients) == pytest.approx((paper.weights, paper.gradients), rel=1e-3)
 
 
 def test_everything_that_is_not_in_four_bits_has_the_models_type(tmp_path: Path) -> None:
