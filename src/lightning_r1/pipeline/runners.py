@@ -1,4 +1,4 @@
-"""Where a node is run: in this process, in a process of its own; Slurm takes the same seat.
+"""Where a node is run: in this process, in a process of its own. As Slurm jobs: :mod:`.jobs`.
 
 A runner is given a command, the same one that a person would type, so that what a pipeline does can
 be done by hand.
@@ -19,7 +19,8 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.config.compose import compose_config
 from lightning_r1.parallel.interruption import UNFINISHED, Interrupted, interruption
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+ROOT = Path(__file__).parents[3]
+RECIPES = ROOT / "recipes"
 
 
 @dataclass(frozen=True)
