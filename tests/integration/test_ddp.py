@@ -52,8 +52,8 @@ def two_ranks(output: Path, base: Path, *more: str, **how: Any) -> str:
     return recipe(overrides_of(coin_rl, output, base, *SAME_WORK, *TWO_RANKS, *more), **how)
 
 
-def recipe(overrides: list[str], *, status: int = 0, **environment: str) -> str:
-    """``python recipes/train.py ...``, which should end with this status; returns what it printed."""
+def recipe(overrides: list[str], *, status: tuple[int, ...] = (0,), **environment: str) -> str:
+    """``python recipes/train.py ...``, which should end with one of these; returns what it printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -79,7 +79,7 @@ def recipe(overrides: list[str], *, status: int = 0, **environment: str) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"the ranks wait for each other:\n{process.communicate()[0]}")
-    assert process.returncode == status, said
+    assert process.returncode in status, said
     return said
 
 
@@ -213,12 +213,13 @@ def test_one_rank_that_is_signalled_or_killed_in_a_rollout_takes_the_others_alon
     undisturbed, run_dir = both[0], tmp_path / "coin" / "rl"
     slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
     rarely = "callbacks.checkpoint.every_n_steps=100"
-    said = two_ranks(tmp_path, base, rarely, status=75, STRIKE="1:3:SIGUSR1")  # the evaluation, and two rollouts
+    said = two_ranks(tmp_path, base, rarely, status=(75,), STRIKE="1:3:SIGUSR1")  # the evaluation, and two rollouts
     assert "unfinished: it received SIGUSR1. job 7 is requeued, restart 1." in said
     assert said.count("unfinished:") == 1
     assert [call for call in slurm.asked if "requeue" in call] == ["requeue 7"]
     assert [file.name for file in (run_dir / "checkpoints").glob("step-*") if file.is_dir()] == ["step-0000002"]
-    said = two_ranks(tmp_path, base, rarely, status=-signal.SIGKILL, STRIKE="1:2:SIGKILL")
+    # it notices by itself, or Lightning ends it
+    said = two_ranks(tmp_path, base, rarely, status=(1, -signal.SIGKILL), STRIKE="1:2:SIGKILL")
     assert "going on at 2" in said
     assert not (run_dir / "summary.json").exists()
     assert "going on at 2" in two_ranks(tmp_path, base, rarely)

@@ -42,16 +42,12 @@ Blow = Callable[[pytest.MonkeyPatch], Any]
 
 MOMENTS: dict[str, tuple[Blow, int]] = {
     "loading": (lambda patch: strike(patch, Phase, "configure_optimizers"), 0),
-    "evaluation before": (lambda patch: strike_in_sampling(patch, GroupEngine, call=1), 0),
-    "first rollout": (lambda patch: strike_in_sampling(patch, GroupEngine, call=2), 0),
     "rollout": (lambda patch: strike_in_sampling(patch, GroupEngine, call=3), 2),
     "rewards": (lambda patch: strike(patch, Scoring, "result", call=3), 2),
     "update": (lambda patch: strike(patch, Phase, "_step", call=2), 2),
-    "preempted update": (lambda patch: strike(patch, Phase, "_step", call=3, number=signal.SIGTERM), 3),
     "Ctrl-C in an update": (lambda patch: strike(patch, Phase, "_step", call=3, number=signal.SIGINT), 3),
     "evaluation": (lambda patch: strike_in_sampling(patch, GroupEngine, call=4, number=signal.SIGTERM), 3),
     "checkpointing": (lambda patch: strike(patch, AtomicCheckpointIO, "save_checkpoint"), 4),
-    "last update": (lambda patch: strike(patch, Phase, "_step", call=STEPS), STEPS),
     "evaluation after": (lambda patch: strike_in_sampling(patch, GroupEngine, call=6), STEPS),
 }
 
@@ -129,17 +125,6 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], blow: B
         with pytest.raises(Interrupted) as left:
             train(config)
     return left.value
-
-
-def test_interrupted_again_and_again(base: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for blow in (
-        lambda patch: strike(patch, Phase, "_step"),
-        lambda patch: strike(patch, Phase, "_step", call=3),
-        lambda patch: strike_in_sampling(patch, GroupEngine, call=1),
-    ):
-        interrupted(monkeypatch, config(tmp_path, base), blow)
-    train(config(tmp_path, base))
-    assert_same_end(tmp_path / "coin" / "rl", whole)
 
 
 def test_an_interrupted_evaluation_is_made_up_for_before_the_next_step(

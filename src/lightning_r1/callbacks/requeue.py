@@ -174,6 +174,8 @@ def let_ranks_end(trainer: L.Trainer, patience_s: float = 60.0) -> None:
 
 
 def _save(trainer: L.Trainer) -> None:
+    if not trainer.global_step:
+        return  # the beginning is where a run without a checkpoint begins
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, StepCheckpoints):
             callback.save_now(trainer)

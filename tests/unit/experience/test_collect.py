@@ -20,7 +20,9 @@ from lightning_r1.experience.queue import GroupQueue
 from lightning_r1.experience.stored import from_plain, to_plain
 from lightning_r1.functional import group_relative_advantages, per_reward_advantages
 from lightning_r1.models.codec import Codec
+from lightning_r1.parallel.interruption import Interrupted
 from lightning_r1.rewards.suite import RewardSuite
+from lightning_r1.rollout.engine import EngineError
 from lightning_r1.types import Completion, Outcome, Prompt, Sampling
 from oracles.naive_refill import NaiveRefill
 
@@ -309,6 +311,27 @@ def test_parts_are_normalised_over_the_batch_of_all_ranks(roll: Any, monkeypatch
     ]
     first, second = on_ranks(monkeypatch, [collect_module], works)
     torch.testing.assert_close(torch.cat([first.advantages, second.advantages]), alone.advantages, rtol=0, atol=1e-12)
+
+
+def test_who_is_to_leave_does_so_in_the_middle_and_leaves_the_queue_as_it_was(codec: Codec) -> None:
+    class Struck(ScriptedEngine):
+        """Another program, which the signal has ended as well."""
+
+        def generate(self, *args: Any, **how: Any) -> Any:
+            raise EngineError("it is gone")
+
+    def leave() -> None:
+        raise Interrupted("it received SIGTERM")
+
+    queue = GroupQueue(2)
+    for engine in (ScriptedEngine(codec, SCRIPT), Struck(codec, SCRIPT)):
+        how: dict[str, Any] = {"sampling": SAMPLING, "credit": Credit(), "groups": 1, "queue": queue}
+        rewards = RewardSuite({"number": written_number})
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            collect(Draws(codec, [["mixed"]]), engine, rewards, still_wanted=leave, **how)
+    assert len(queue) == 0
+    with pytest.raises(EngineError, match="it is gone"):
+        collect(Draws(codec, [["mixed"]]), engine, rewards, **how)
 
 
 def test_seconds_are_measured(roll: Any) -> None:

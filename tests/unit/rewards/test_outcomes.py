@@ -9,6 +9,7 @@ import pytest
 
 from helpers.ranks import on_ranks
 from lightning_r1.parallel.collectives import together
+from lightning_r1.parallel.interruption import Interrupted
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.outcomes import NEVER, StopAt, Tally
 from lightning_r1.types import Completion, Group, Outcome, Prompt, RewardScore, ScoredGroup
@@ -93,6 +94,20 @@ def test_what_one_rank_cannot_go_on_with_ends_all(monkeypatch: pytest.MonkeyPatc
         on_ranks(monkeypatch, [], [lambda rank=rank: work(rank) for rank in range(3)]) == ["reward.rewards.a: gone"] * 3
     )
     assert on_ranks(monkeypatch, [], [lambda rank=rank: work(2 * rank) for rank in range(2)]) == [0, 2]
+
+
+def test_ranks_that_fail_in_different_ways_all_end_in_the_first_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: int) -> Any:
+        def fails() -> None:
+            raise (RewardError("its judge is gone"), Interrupted("it received SIGTERM"))[rank]
+
+        try:
+            together(fails, Interrupted, RewardError)
+        except (Interrupted, RewardError) as raised:
+            return type(raised), str(raised)
+
+    ended = on_ranks(monkeypatch, [], [lambda rank=rank: work(rank) for rank in range(2)])
+    assert ended == [(Interrupted, "it received SIGTERM")] * 2
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
