@@ -43,7 +43,11 @@ class System:
     compiled: bool = False
     dtype: str | None = None
     """In place of the work's."""
+    attention: str | None = None
+    """In place of the work's."""
     masters: str = "auto"
+    bits: int = 32
+    """Of AdamW's averages."""
 
 
 SYSTEMS = {
@@ -56,6 +60,15 @@ SYSTEMS = {
     "compile": System(shared_prefix="on", compiled=True),
     "bf16": System(shared_prefix="on", dtype="bfloat16", masters="off"),
     "bf16 + masters": System(shared_prefix="on", dtype="bfloat16"),
+    # one row is a micro-batch, and every layer is computed again
+    "8-bit": System(packing="on", checkpointing=True, bits=8),
+    "8-bit, no masters": System(packing="on", checkpointing=True, bits=8, masters="off"),
+    "8-bit, offload": System(packing="on", checkpointing="offload", bits=8),
+    "8-bit, all kept": System(packing="on", bits=8),
+    "8-bit, sdpa": System(packing="on", checkpointing=True, bits=8, attention="sdpa"),
+    "32-bit": System(packing="on", checkpointing=True),
+    "32-bit, no masters": System(packing="on", checkpointing=True, masters="off"),
+    "32-bit, sdpa": System(packing="on", checkpointing=True, attention="sdpa"),
 }
 
 
@@ -113,8 +126,20 @@ class Turn:
     grad_norm: float
 
 
-def run(work: Work, system: str) -> Turn:
-    """A turn in a process of its own: peak memory is a process's, and nothing warms another's caches."""
+def run(work: Work, system: str) -> Turn | str:
+    """A turn in a process of its own: peak memory is a process's, and nothing warms another's caches.
+
+    Returns:
+        What was measured, or why nothing could be.
+    """
+    try:
+        return in_a_process(work, system)
+    except (torch.OutOfMemoryError, ImportError, ValueError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def in_a_process(work: Work, system: str) -> Turn:
+    """A turn, with its errors."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(turn, work, system).result()
 
@@ -124,12 +149,12 @@ def turn(work: Work, system: str) -> Turn:
     torch.set_num_threads(work.threads)
     options = SYSTEMS.get(system, System())
     dtype = options.dtype or work.dtype
-    folder = random_model(work.shape, Path(work.folder))
+    folder = random_model(work.shape, Path(work.folder), dtype=getattr(torch, dtype))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quiet_transformers()
-    model = load_model(folder, dtype=dtype, attention=work.attention).train()
+    model = load_model(folder, dtype=dtype, attention=options.attention or work.attention).train()
     nn.Module.to(model, device)
-    optimizer = adamw(model.named_parameters(), lr=1e-6, master_weights=options.masters)  # type: ignore[arg-type]
+    optimizer = optimizer_of(options)(model.named_parameters(), lr=1e-6, master_weights=options.masters)
     parameters = [stepped_on(optimizer, parameter) for parameter in model.parameters()]
     accumulate = theirs(work, model) if system == TRL else ours(work, model, options, device, optimizer)
     gc.collect()
@@ -148,6 +173,15 @@ def turn(work: Work, system: str) -> Turn:
     best = peak_flops(device) or measured_flops(dtype=getattr(torch, dtype))
     flops = useful_flops(model, work.sequences(), shared=options.shared_prefix != "off")
     return Turn(seconds[1:], peak, peak - start, computed, flops, best, *numbers[0])
+
+
+def optimizer_of(system: System) -> Any:
+    """What makes the optimizer, from named parameters."""
+    if system.bits == 32:
+        return adamw
+    from lightning_r1.optim.adamw8bit import adamw8bit
+
+    return adamw8bit
 
 
 def ours(work: Work, model: Any, system: System, device: torch.device, optimizer: Any) -> Any:
