@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_r1.callbacks.console import console
+from lightning_r1.callbacks.score_tables import scores
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.text.records import read_jsonl
 
@@ -146,10 +148,30 @@ def side_by_side(run_dir: Path, *, count: int = 4) -> Table | None:
 
 
 def show(run_dir: Path) -> None:
-    """Print where the picture is, and the completions side by side."""
+    """Print where the picture is, and the completions side by side; of evaluations, a table for each model."""
+    if tables := evaluation_tables(run_dir):
+        for table in tables:
+            console.print(table)
+        return
     console.print(f"curves in {report(run_dir)}", soft_wrap=True)
-    if table := side_by_side(run_dir):
-        console.print(table)
+    if before_and_after := side_by_side(run_dir):
+        console.print(before_and_after)
+
+
+def evaluation_tables(folder: Path) -> list[Table]:
+    """One for each model that was evaluated in the folder or in folders of it, with all its sets.
+
+    Args:
+        folder: of an evaluation, or with a folder for each set, as ``sbatch/evaluate.sbatch`` leaves them.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    for file in sorted([*folder.glob("summary.json"), *folder.glob("*/summary.json")]):
+        summary = json.loads(file.read_text())
+        if "sets" in summary:
+            merged = models.setdefault(summary["path"], {**summary, "sets": {}, "after": {}})
+            for part in ("sets", "after"):
+                merged[part] |= summary[part]
+    return [scores(summary) for summary in models.values()]
 
 
 def _first_answers(file: Path) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ Started again, a run goes on from its newest whole checkpoint, in the same folde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ from rich.table import Table
 from lightning_r1.callbacks.checkpoint import Saved, newest_checkpoint
 from lightning_r1.callbacks.console import console, quiet
 from lightning_r1.callbacks.csv_log import MetricsCSV
+from lightning_r1.callbacks.requeue import leave_together, let_ranks_end
 from lightning_r1.config.build import Run, build, check
+from lightning_r1.config.folder_lock import hold
+from lightning_r1.config.leaving import leave
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.models.adapter import numel, trainable_parameters
+from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.parallel.memory import peak_gib
 
 
@@ -32,17 +38,31 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: before anything expensive, for a config that cannot be run or a folder that holds
-            another run.
+            another run, or one that is being written.
+        Interrupted: on every rank, if a signal or the time limit ended it before its last step. What is there is
+            saved, and a Slurm job is requeued.
     """
     check(config)
     run_dir = Path(config["paths"]["run_dir"])
-    finished = None if getattr(rank_zero_only, "rank", 0) else take_folder(config)
-    if finished is not None:
-        console.print(f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True)
-        return finished
-    quiet()
-    with closing(build(config)) as run:
-        return _fit(run)
+    first = not getattr(rank_zero_only, "rank", 0)
+    with interruption.listening(), ExitStack() as held:
+        if first:
+            held.enter_context(hold(run_dir))
+        finished = take_folder(config) if first else None
+        if finished is not None:
+            console.print(
+                f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True
+            )
+            return finished
+        quiet()
+        run = held.enter_context(closing(build(config)))
+        try:
+            return _fit(run)
+        except Interrupted as left:
+            held.close()
+            leave_together(left, partial(leave, most=config["callbacks"]["requeue"]["max_restarts"]))
+            let_ranks_end(run.trainer)
+            raise
 
 
 def _fit(run: Run) -> dict[str, Any]:
@@ -56,17 +76,21 @@ def _fit(run: Run) -> dict[str, Any]:
     for logger in run.trainer.loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(saved.step if saved else 0)
-    run.trainer.fit(run.module, run.datamodule, ckpt_path=saved.path if saved else None)
-    return _finish(run)
+    with interruption.waiting():  # also for the export: what is made behind the last step is soon made
+        run.trainer.fit(run.module, run.datamodule, ckpt_path=saved.path if saved else None)
+        return _finish(run)
 
 
 def _announce(run: Run, saved: Saved | None) -> None:
-    parameters = sum(parameter.numel() for parameter in run.module.policy.parameters())
+    policy = run.module.policy
+    parameters = f"{sum(map(numel, policy.parameters())):,} parameters"
+    if (trained := trainable_parameters(policy)) and run.config["model"].get("adapter"):
+        parameters += f", {trained:,} of them in an adapter that trains ({run.config['model']['adapter']})"
     table = Table(show_header=False, box=None, padding=(0, 1))
     for name, fact in (
         ("run", f"{run.config['name']}, in {run.run_dir}"),
         ("phase", run.config["phase"]["name"]),
-        ("model", f"{run.config['model']['name']}, {parameters:,} parameters"),
+        ("model", f"{run.config['model']['name']}, {parameters}"),
         ("steps", f"{run.trainer.max_steps}" + (f", going on at {saved.step}" if saved else "")),
         ("plan", run.module.plan()),
     ):
@@ -75,11 +99,15 @@ def _announce(run: Run, saved: Saved | None) -> None:
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Export the model and write the summary, if the last step was reached."""
+    """Export the model and write the summary, if the last step was reached; nothing else is a good end.
+
+    Raises:
+        Interrupted: if it was not: something of Lightning's has stopped the trainer (``trainer.max_time``).
+    """
     trainer, config = run.trainer, run.config
     steps = trainer.global_step
-    if steps < int(trainer.max_steps) or not trainer.is_global_zero:
-        return {}
+    if steps < int(trainer.max_steps):
+        raise Interrupted(f"the trainer stopped at step {steps} of {trainer.max_steps}")
     model_dir = run.run_dir / "model"
     summary = {
         "phase": config["phase"]["name"],
@@ -95,6 +123,8 @@ def _finish(run: Run) -> dict[str, Any]:
     }
     card = {name: summary[name] for name in ("phase", "model", "steps", "commit", "versions")}
     run.module.export(model_dir, card=card)
+    if not trainer.is_global_zero:
+        return {}
     write_summary(run.run_dir, summary)
     console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
     return summary

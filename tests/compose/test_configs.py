@@ -27,15 +27,17 @@ SAID = {
     "data.sources.general.path": "general.jsonl",
     "trainer.max_steps": "10",
     "rollout.base_url": "http://host:8000",
+    "rollout.base_urls": "[http://one:8000,http://two:8000]",
 }
 PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor")
-NOT_TRAIN = {"pipeline", "benchmark", "sample", "local", "hydra", "paths"}
+NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for
 # what else has to be said with it
 WITH = {
     ("rollout", "vllm"): ["algo.sampler_correction=truncate"],
     ("rollout", "vllm_server"): ["algo.sampler_correction=truncate"],
+    ("rollout", "vllm_servers"): ["algo.sampler_correction=truncate"],
 }
 PHASE_OF = {
     ("trainer", "epochs"): "reasoning_rl",

@@ -32,11 +32,12 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
+def endpoint(answer: Callable[[dict[str, Any]], Answer], *, port: int = 0) -> Iterator[Endpoint]:
     """Serve until the block ends.
 
     Args:
         answer: is given the request's body.
+        port: to listen on; 0 is any that is free.
     """
     told = Endpoint(answer)
 
@@ -75,7 +76,7 @@ def endpoint(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[Endpoint]:
     class Server(ThreadingHTTPServer):
         request_queue_size = 128  # a sixth connection at a time would be a second late
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     told.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -120,7 +122,24 @@ assert all(hasattr(WeightReceiver, name) for name in _NAMES if name.startswith("
 
 
 @contextmanager
-def serving(fake: FakeVLLM) -> Iterator[Endpoint]:
+def serving(fake: FakeVLLM, *, port: int = 0) -> Iterator[Endpoint]:
     """Serve until the block ends; ``url`` ends with ``/v1``."""
-    with endpoint(lambda body: fake.answer(served.requests[-1][0], body)) as served:
+    with endpoint(lambda body: fake.answer(served.requests[-1][0], body), port=port) as served:
         yield served
+
+
+def main() -> None:
+    """In the place of ``python -m lightning_r1.rollout.serve_vllm MODEL --port PORT``: tells what it is asked."""
+    from helpers.models import tiny_policy
+    from helpers.prompts import mini_codec
+
+    class Telling(FakeVLLM):
+        def answer(self, path: str, body: dict[str, Any]) -> Answer:
+            answered = super().answer(path, body)
+            print("asked", self.calls[-1], flush=True)  # noqa: T201
+            return answered
+
+    torch.set_num_threads(1)
+    print("serving", *sys.argv[1:], flush=True)  # noqa: T201
+    with serving(Telling(tiny_policy(seed=7), mini_codec()), port=int(sys.argv[sys.argv.index("--port") + 1])):
+        threading.Event().wait()

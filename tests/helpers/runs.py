@@ -25,14 +25,14 @@ COIN_EVAL = [
 ]
 
 
-def coin_base(output: Path) -> dict[str, Any]:
+def coin_base(output: Path, *overrides: str) -> dict[str, Any]:
     """Config of a base for the coin task: about five seconds."""
     return compose_config(
         "train",
         [
             "experiment=mini_base", *TINY_MODEL, *QUIET, *COIN_EVAL, "name=coin/base", f"paths.output_dir={output}",
             "~data.corpus", "+data.corpus={_target_: helpers.coin.CoinCorpus}", "trainer.max_steps=600",
-            "schedule.warmup_steps=10", "optim.lr=6e-3", "data.batch_size=32",
+            "schedule.warmup_steps=10", "optim.lr=6e-3", "data.batch_size=32", *overrides,
         ],
     )  # fmt: skip
 

@@ -105,8 +105,12 @@ def test_a_new_process_goes_on_to_the_same_bits(
     assert_same(*({k: v for k, v in state["lightning_r1"].items() if k != "seconds"} for state in (ours, theirs)))
 
 
-def test_bfloat16_with_masters_and_shared_prompts_goes_on_to_the_same_bits(base_model: Path, tmp_path: Path) -> None:
-    said = ["model.dtype=bfloat16", "trainer.precision=bf16-true", "phase.module.shared_prefix=on", "optim.lr=1e-5"]
+@pytest.mark.parametrize("optimizer", [["optim=adamw"], ["optim=adamw8bit", "optim.min_8bit_size=256"]], ids=str)
+def test_bfloat16_with_masters_and_shared_prompts_goes_on_to_the_same_bits(
+    base_model: Path, tmp_path: Path, optimizer: list[str]
+) -> None:
+    said = ["model.dtype=bfloat16", "trainer.precision=bf16-true", "phase.module.shared_prefix=on", *optimizer]
+    said.append("optim.lr=1e-5")
 
     def run(folder: str) -> dict[str, Any]:
         return coin_rl(tmp_path / folder, base_model, *EVERYTHING_ON, *said, "eval.sets={}", "name=whole")
@@ -120,8 +124,9 @@ def test_bfloat16_with_masters_and_shared_prompts_goes_on_to_the_same_bits(base_
     train(run("two"))
     last = f"checkpoints/step-{STEPS:07d}.ckpt"
     ours, theirs = (torch.load(folder / last, weights_only=True) for folder in (again, whole))
-    masters = ours["optimizer_states"][0]["masters"]
-    assert {master.dtype for master in masters} == {torch.float32}
+    states = ours["optimizer_states"][0]["state"].values()
+    assert {state["master"].dtype for state in states} == {torch.float32}
+    assert any("exp_avg_codes" in state for state in states) == ("optim=adamw8bit" in optimizer)
     assert_same(ours["optimizer_states"], theirs["optimizer_states"])
     assert_same(ours["state_dict"], theirs["state_dict"])
 

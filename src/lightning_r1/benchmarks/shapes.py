@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Tokenizer
 
 from lightning_r1.models.load import quiet_transformers
 
@@ -104,20 +104,19 @@ def shape_config(shape: str, **more: Any) -> PretrainedConfig:
 
     Args:
         shape: a name in :data:`SHAPES`.
-        more: fields besides.
+        more: fields in place of the shape's or beside them.
 
     Raises:
         ValueError: for an unknown shape.
     """
     if shape not in SHAPES:
         raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
-    fields = {"model_type": "qwen2", **SHAPES[shape]}
+    fields = {"model_type": "qwen2", **SHAPES[shape], **more}
     return AutoConfig.for_model(
         fields.pop("model_type"),
         max_position_embeddings=32768,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         **fields,
-        **more,
     )
 
 
@@ -137,15 +136,24 @@ def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32
         return folder
     quiet_transformers()
     tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = shape_config(
-        shape, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = model_of(shape, dtype=dtype, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def model_of(shape: str, *, dtype: torch.dtype = torch.float32, **fields: Any) -> PreTrainedModel:
+    """A model of this shape with random weights, on the GPU if there is one.
+
+    Args:
+        shape: a name in :data:`SHAPES`.
+        dtype: of the weights.
+        fields: as in :func:`shape_config`.
+    """
+    config = shape_config(shape, bos_token_id=None, **fields)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def byte_tokenizer() -> Qwen2Tokenizer:

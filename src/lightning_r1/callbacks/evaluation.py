@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.evaluation.evaluator import evaluate
 from lightning_r1.evaluation.results import KS
 from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.rollout.engine import RolloutEngine, from_whole_weights
 from lightning_r1.text.records import write_jsonl
 from lightning_r1.types import Prompt, Sampling
 
@@ -43,24 +45,31 @@ class Evaluation(L.Callback):
         self.sets, self.every_n_steps = sets, every_n_steps
         self.before: dict[str, float] = {}
         self.after: dict[str, float] = {}
+        self.owed = 0  # the step whose evaluation was interrupted
 
     def measure(self, trainer: L.Trainer, module: L.LightningModule, *, quick: bool) -> dict[str, float]:
         """``eval/<set>/<metric>`` of every set; ``quick`` may do with less."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before the first step; a resumed run has that number from its checkpoint."""
+        """Before the first step; a resumed run has that number from its checkpoint, and makes up for what it owes."""
         if trainer.global_step == 0:
             self.before = self.measure(trainer, pl_module, quick=False)
             self._log(trainer, self.before, 0)
+        elif self.owed == trainer.global_step:
+            self._log(trainer, self.measure(trainer, pl_module, quick=True), self.owed)
+            self.owed = 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """During the phase."""
+        """During the phase. An interruption ends the evaluation, and the step is then finished by the others."""
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step < int(trainer.max_steps):
-            self._log(trainer, self.measure(trainer, pl_module, quick=True), step)
+            try:
+                self._log(trainer, self.measure(trainer, pl_module, quick=True), step)
+            except Interrupted:
+                self.owed = step
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """After the last step, also of a run that was interrupted behind it and has no step left to make."""
@@ -78,12 +87,12 @@ class Evaluation(L.Callback):
             console.print(f"[bold]held-out {name}[/] at step {step}: {told}", soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers from before the first step."""
-        return {"before": self.before}
+        """The numbers from before the first step, and what the run owes."""
+        return {"before": self.before, "owed": self.owed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
-        self.before = state_dict["before"]
+        self.before, self.owed = state_dict["before"], state_dict.get("owed", 0)
 
 
 class HeldOutEvaluation(Evaluation):
@@ -126,16 +135,18 @@ class HeldOutEvaluation(Evaluation):
         self.engine.wake()
         self.engine.sync_weights(trainer.global_step)
         for name, prompts in self.sets.items():
-            result = evaluate(
-                self.engine,
-                self.grader,
-                prompts,
-                module.codec,
-                sampling=sampling,
-                seed=self.seed,
-                ks=self.ks,
-                progress=lambda done, total: module.report("evaluate", done, total),
-            )
+            with from_whole_weights(self.engine, module.policy):
+                result = evaluate(
+                    self.engine,
+                    self.grader,
+                    prompts,
+                    module.codec,
+                    sampling=sampling,
+                    seed=self.seed,
+                    ks=self.ks,
+                    progress=partial(module.report, "evaluate"),
+                    still_wanted=interruption.look,
+                )
             numbers |= {f"eval/{name}/{metric}": value for metric, value in result.numbers.items()}
             if trainer.is_global_zero:
                 write_jsonl(self.folder / f"{name}-{trainer.global_step:05d}.jsonl", map(asdict, result.samples))

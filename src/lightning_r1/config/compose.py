@@ -16,6 +16,7 @@ import functools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,20 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from lightning_r1.config.build_strategy import with_ranks
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.leaving import leave
+from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
+from lightning_r1.parallel.slurm_job import job_name
 
 CONF = Path(__file__).parents[3] / "conf"
+_HEAD_START_S = 10.0  # of the rank that requeues the job, before those end that do not know each other yet
 
 
 def recipe(config_name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], None]]:
     """Make a recipe of a function: Hydra composes ``conf/<config_name>.yaml`` with the overrides.
+
+    It ends with a status of :mod:`lightning_r1.parallel.interruption`.
 
     Args:
         config_name: the primary config.
@@ -52,7 +60,8 @@ def recipe(config_name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Call
             if not any(argument.startswith("-") for argument in overrides):
                 with one_line_errors():
                     compose_config(config_name, overrides)
-            job()
+            with unfinished(), interruption.listening():
+                job()
 
         return main
 
@@ -90,13 +99,13 @@ def with_lists(overrides: Sequence[str]) -> list[str]:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """A plain dict with every interpolation resolved.
+    """A plain dict with every interpolation resolved, and ranks counted.
 
     Raises:
         ConfigError: for a value that has to be given and was not, or an interpolation to nowhere.
     """
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return with_ranks(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         key = error.full_key or str(error)
         raise ConfigError(f"{key} is not set; add {key}=... to the command") from error
@@ -120,7 +129,20 @@ def one_line_errors() -> Iterator[None]:
         if not isinstance(cause, ValueError | HydraException | OmegaConfBaseException):
             raise
         sys.stderr.write(f"error: {_one_line(str(cause))}\n")
-        sys.exit(2)
+        sys.exit(MISTAKEN)
+
+
+@contextmanager
+def unfinished() -> Iterator[None]:
+    """Turn an interruption into its exit status; a Slurm job is requeued."""
+    try:
+        yield
+    except Interrupted as left:
+        if not left.told and first_of_job():
+            leave(left)
+        elif not left.told and job_name():
+            time.sleep(_HEAD_START_S)
+        sys.exit(UNFINISHED)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.reading import Config, get
 
-_VLLM = (".VLLMEngine", ".VLLMServerEngine")
+_VLLM = (".VLLMEngine", ".VLLMServerEngine", ".VLLMServersEngine")
 
 
 def another_programs_samples_are_corrected(config: Config) -> None:
@@ -32,6 +32,7 @@ def engines_options_are_in_range(config: Config) -> None:
     ranges["gpu_memory_utilization"] = (lambda value: 0 < value < 1, "a share between 0 and 1")
     ranges["sleep_level"] = (lambda value: value in (0, 1, 2), "0, 1 or 2")
     ranges["base_url"] = (_is_address, "an address like http://host:8000")
+    ranges["base_urls"] = (_are_addresses, "addresses like [http://host:8000]")
     for name, (fits, expected) in ranges.items():
         value = get(config, f"rollout.{name}")
         if value is not None and not fits(value):
@@ -52,6 +53,12 @@ def an_engine_in_vllm_has_vllm(config: Config) -> None:
 
 def _is_address(value: str) -> bool:
     return bool(re.match(r"https?://", value)) and bool(urlsplit(value).hostname)
+
+
+def _are_addresses(values: object) -> bool:
+    return (
+        isinstance(values, list) and bool(values) and all(isinstance(one, str) and _is_address(one) for one in values)
+    )
 
 
 def _engine(config: Config) -> str:

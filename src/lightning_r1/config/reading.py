@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
+JOB_LOGS = "slurm"
+"""Folder in a run's folder with what its jobs print."""
 
 
 def get(config: Config, path: str) -> Any:

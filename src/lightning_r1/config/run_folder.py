@@ -18,10 +18,15 @@ import yaml
 
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.reading import JOB_LOGS
 
 SUMMARY = "summary.json"
-# none of it changes a number, but for answers that were left out because a reward failed
-_MAY_CHANGE = ("resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at")
+# none of it changes a number but by rounding, except for answers that were left out because a reward failed, and for
+# which completions share a minibatch where other ranks go on
+_MAY_CHANGE = (
+    "resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at",
+    "parallel", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
 
 
 def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -40,10 +45,10 @@ def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) ->
     """
     run_dir = Path(config["paths"]["run_dir"])
     if config["resume"] == "never":
-        _move_aside(run_dir)
+        move_aside(run_dir)
     kept = run_dir / "config.yaml"
     # a run that left nothing but its config did not begin: its folder is anybody's
-    if kept.is_file() and len(list(run_dir.iterdir())) > 1:
+    if kept.is_file() and {file.name for file in run_dir.iterdir()} - {kept.name, JOB_LOGS}:
         changed = _changed(yaml.safe_load(kept.read_text()), config, {*_MAY_CHANGE, *may_change})
         if changed:
             raise ConfigError(
@@ -81,7 +86,8 @@ def provenance() -> dict[str, Any]:
     return {"commit": commit, "versions": {name: version(name) for name in names}}
 
 
-def _move_aside(run_dir: Path) -> None:
+def move_aside(run_dir: Path) -> None:
+    """Make room for a run that begins anew; what is there is kept under another name."""
     if not (run_dir / "config.yaml").is_file():
         return
     number = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -11,6 +11,7 @@ from lightning_r1.evaluation.results import KS, Sample, numbers_of
 from lightning_r1.evaluation.voting import AnswerClasses
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather, rank, together, world_size
+from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.rewards.accuracy import stated_answer
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.classes import CalculatedClasses
@@ -42,6 +43,7 @@ def evaluate(
     ks: Sequence[int] = KS,
     classes: AnswerClasses | None = None,
     progress: Progress | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Sample ``sampling.group_size`` answers of each prompt and grade them; the work is shared by ranks.
 
@@ -56,6 +58,7 @@ def evaluate(
         ks: see :func:`.numbers_of`.
         classes: see :func:`.numbers_of`; by default what needs a calculation is calculated where the grader runs.
         progress: told how far it is.
+        still_wanted: asked now and then; ends the work by raising :class:`.Interrupted`, on every rank.
 
     Returns:
         The same on every rank; its numbers are those of :func:`.numbers_of`.
@@ -68,7 +71,10 @@ def evaluate(
     check_prompts(prompts)
     mine = [prompts[index] for index in range(rank(), len(prompts), world_size())]
     graded = together(
-        lambda: sample(engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress),
+        lambda: sample(
+            engine, grader, mine, codec, sampling=sampling, seed=seed, progress=progress, still_wanted=still_wanted
+        ),
+        Interrupted,
         RewardError,
         EngineError,
     )
@@ -108,19 +114,28 @@ def sample(
     sampling: Sampling,
     seed: int,
     progress: Progress | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> list[Sample]:
     """Sample and grade on this rank; a prompt's randomness belongs to its id. See :func:`evaluate`."""
     if not prompts:
         return []
     seeds = [seed_for(seed, "evaluate", prompt.id) for prompt in prompts]
     scoring = grader.open()
-    groups = engine.generate(prompts, sampling, seeds=seeds, progress=progress, finished=scoring.add)
+
+    def told(done: int, total: int) -> None:
+        still_wanted()
+        if progress:
+            progress(done, total)
+
+    groups = engine.generate(prompts, sampling, seeds=seeds, progress=told, finished=scoring.add)
     lengths = [
         (len(completion.token_ids), codec.thinking_tokens(completion))
         for group in groups
         for completion in group.completions
     ]
-    return _graded(scoring.result(), lengths, codec.template, grader)
+    with interruption.at_once():
+        scored = scoring.result()
+    return _graded(scored, lengths, codec.template, grader)
 
 
 def grade_again(

@@ -25,6 +25,7 @@ from lightning_r1.functional import (
 )
 from lightning_r1.functional.advantages import Baseline, Std
 from lightning_r1.parallel.collectives import all_gather, all_max, all_sum, rank, together
+from lightning_r1.parallel.interruption import Interrupted
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.outcomes import Tally
 from lightning_r1.rewards.suite import RewardSuite
@@ -115,6 +116,7 @@ def collect(
     queue: GroupQueue | None = None,
     flight: Flight | None = None,
     progress: Progress | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """Sample, score and give credit.
 
@@ -130,8 +132,10 @@ def collect(
         queue: of informative groups that earlier rollouts had too many of; gets those of this one.
         flight: the first draw, if it was begun already, of :func:`prompts_needed`.
         progress: told how far sampling is.
+        still_wanted: asked now and then; ends the work by raising :class:`.Interrupted`.
 
     Raises:
+        Interrupted: on every rank, if one is to leave; the queue is as it was.
         EngineError: on every rank, if an engine that is another program cannot go on.
         RewardError: on every rank, if a reward cannot be asked or fails too often (``rewards.stop_at``).
     """
@@ -141,12 +145,14 @@ def collect(
     count = 0 if flight else prompts_needed(queue, groups, number)
     while True:
         if flight:
-            draft = together(flight.result, EngineError, RewardError)
-            flight = None
+            make, flight = flight.result, None
         else:
             prompts, seeds = draw(taking.prompts, count)
-            make = partial(make_draft, prompts, seeds, engine, rewards, sampling, progress=progress)
-            draft = together(make, EngineError, RewardError)
+            make = partial(
+                make_draft, prompts, seeds, engine, rewards, sampling, progress=progress, still_wanted=still_wanted
+            )
+        # an interruption first: who is asked to leave does not wait, and what fails then fails because of it
+        draft = together(partial(_wanted, make, still_wanted), Interrupted, EngineError, RewardError)
         tally.add(draft.scored).over_ranks().check(rewards.stop_at)
         taking.add(draft)
         count = taking.refill()
@@ -154,6 +160,15 @@ def collect(
             break
     queue.keep(taking.chosen[groups:], rollout=number)
     return taking.rollout(rewards.weights)
+
+
+def _wanted(make: Callable[[], Draft], still_wanted: Callable[[], None]) -> Draft:
+    """A draft, unless its ranks are to leave: Slurm signals all of a job's processes, also an engine's or a judge's."""
+    try:
+        return make()
+    except (EngineError, RewardError):
+        still_wanted()
+        raise
 
 
 def prompts_needed(queue: GroupQueue, groups: int, number: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from lightning_r1.experience.stored import from_plain, to_plain
+from lightning_r1.parallel.interruption import interruption
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import Progress, RolloutEngine
 from lightning_r1.types import Group, Prompt, Sampling, ScoredGroup
@@ -75,7 +76,9 @@ def make_draft(
 
     engine.generate(prompts, sampling, seeds=seeds, progress=told, finished=finished)
     generated = time.perf_counter()
-    scored = scoring.result()
+    with interruption.at_once():
+        scored = scoring.result()
+    still_wanted()
     return Draft(scored, generated - started, time.perf_counter() - generated)
 
 

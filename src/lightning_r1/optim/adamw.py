@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from lightning_r1.optim.groups import check_options, training
 from lightning_r1.optim.master import MasterAdamW, needs_master
 
 
@@ -35,25 +36,17 @@ def adamw(
     Raises:
         ValueError: for a bad value, or if nothing trains.
     """
-    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-        if value < 0:
-            raise ValueError(f"optim.{name}={value}: expected >= 0")
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"optim.betas={betas}: expected both in [0, 1)")
-    if master_weights not in ("auto", "off"):
-        raise ValueError(f"optim.master_weights={master_weights!r}: expected auto or off")
-    training = [parameter for _, parameter in named_parameters if parameter.requires_grad]
-    if not training:
-        raise ValueError("model: no parameter requires a gradient, so nothing would be trained")
+    check_options(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, master_weights=master_weights)
+    trained = list(training(named_parameters).values())
     groups = [
-        {"params": [p for p in training if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in training if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    mastered = master_weights == "auto" and any(map(needs_master, training))
+    mastered = master_weights == "auto" and any(map(needs_master, trained))
     return (MasterAdamW if mastered else AdamW)(
         [group for group in groups if group["params"]],
         lr=lr,
         betas=(betas[0], betas[1]),
         eps=eps,
-        fused=all(torch.is_floating_point(p) for p in training),
+        fused=all(torch.is_floating_point(p) for p in trained),
     )

@@ -41,13 +41,14 @@ def all_gather(value: T) -> list[T]:
     return gathered  # type: ignore[return-value]
 
 
-def together(work: Callable[[], T], *errors: type[Exception]) -> T:
+def together(work: Callable[[], T], *errors: type[BaseException]) -> T:
     """``work()`` of every rank; where it raises one of ``errors`` on one, all raise it in its words.
 
+    Where ranks raise different ones, all raise the one that is named first: what they do next, they do together.
     ``work`` itself must not talk to other ranks behind the place where it may raise.
     """
     result: T | None = None
-    raised: Exception | None = None
+    raised: BaseException | None = None
     try:
         result = work()
     except errors as caught:
@@ -56,10 +57,10 @@ def together(work: Callable[[], T], *errors: type[Exception]) -> T:
     if raised is not None:
         told = next(index for index, error in enumerate(errors) if isinstance(raised, error)), str(raised)
     failures = [failure for failure in all_gather(told) if failure is not None]
-    if raised is not None:
-        raise raised
     if failures:
-        index, message = failures[0]
+        index, message = min(failures, key=lambda failure: failure[0])
+        if raised is not None and told is not None and told[0] == index:
+            raise raised
         raise errors[index](message)
     return cast(T, result)
 

@@ -25,6 +25,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, provenance
 from lightning_r1.config.schema import check_signatures
 from lightning_r1.models.export import read_card
+from lightning_r1.parallel.interruption import interruption
 from lightning_r1.pipeline.artifacts import content_key
 from lightning_r1.pipeline.runners import Command, Runner
 
@@ -162,16 +163,22 @@ class _ThisThread(Executor):
 
 def _run_one(node: Node, runner: Runner) -> dict[str, Any]:
     started = time.perf_counter()
+    interruption.look()  # a signal behind the last node's last step has not kept it from its end
     with _only_one(node) as lock:
         status = "cached" if node.cached else "done"
         if not node.cached:
-            _make_room(node)
+            make_room(node)
             console.rule(f"[bold]{node.name}[/]  {node.key}", align="left")
-            _write_manifest(node, status="running")
+            write_manifest(node, status="running")
             runner(node.name, node.command, lock)
             if not (node.folder / SUMMARY).is_file():
                 raise RuntimeError(f"{node.name} stopped before its last step; the same command again goes on")
-            _write_manifest(node, status="done", seconds=round(time.perf_counter() - started, 1))
+            write_manifest(node, status="done", seconds=round(time.perf_counter() - started, 1))
+    return read_result(node, status)
+
+
+def read_result(node: Node, status: str) -> dict[str, Any]:
+    """What a pipeline's summary says of a finished node."""
     summary = json.loads((node.folder / SUMMARY).read_text())
     return {
         "key": node.key,
@@ -213,7 +220,7 @@ def show(nodes: Sequence[Node], results: Mapping[str, Any] | None = None) -> Non
     console.print(table)
 
 
-def _make_room(node: Node) -> None:
+def make_room(node: Node) -> None:
     """Move a folder that was made from something else aside; one of the same key goes on."""
     made_from = node.manifest.get("key")
     if not node.folder.exists() or made_from == node.key:
@@ -225,14 +232,22 @@ def _make_room(node: Node) -> None:
     console.print(f"{node.folder} was made from something else and is moved to {aside}", soft_wrap=True)
 
 
-def _write_manifest(node: Node, *, status: str, seconds: float | None = None) -> None:
-    """What the folder is made from: enough to prove where a model comes from."""
+def write_manifest(node: Node, *, status: str, seconds: float | None = None, job: str | None = None) -> None:
+    """What the folder is made from: enough to prove where a model comes from.
+
+    Args:
+        node: whose folder it is.
+        status: ``running`` or ``submitted``, then ``done``; ``failed`` and ``cancelled`` go on when run again.
+        seconds: that it took.
+        job: number of the Slurm job that makes it.
+    """
     node.folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "node": node.name,
         "key": node.key,
         "status": status,
         "seconds": seconds,
+        **({"job": job} if job else {}),
         "parents": {path: {"node": name, "key": node.parent_keys[path]} for path, name in node.parents.items()},
         "command": node.command.shell(),
         **provenance(),

@@ -9,8 +9,9 @@ from typing import Any
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import write_summary
-from lightning_r1.pipeline import graph
+from lightning_r1.pipeline import graph, jobs
 from lightning_r1.pipeline.runners import RUNNERS
+from lightning_r1.pipeline.slurm import Slurm
 from lightning_r1.pipeline.tables import tables
 from lightning_r1.report import show
 
@@ -38,9 +39,14 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     graph.show(nodes)
     if config["dry"]:
         return {}
-    if config["runner"] == "process":
-        _check_one_rank(nodes)
-    results = graph.run(nodes, RUNNERS[config["runner"]](), workers=config["workers"])
+    if config["cluster"]["name"] == "slurm":
+        results = _on_slurm(nodes, config)
+        if len(results) < len(nodes):
+            return {}
+    else:
+        if config["runner"] == "process":
+            _check_one_rank(nodes)
+        results = graph.run(nodes, RUNNERS[config["runner"]](), workers=config["workers"])
     console.rule("[bold]results[/]", align="left")
     graph.show(nodes, results)
     summary = {"nodes": results}
@@ -52,6 +58,33 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     console.print(spec["tables"]["note"])
     console.print(f"numbers in {folder / 'summary.json'}", soft_wrap=True)
     return summary
+
+
+def _on_slurm(nodes: Sequence[graph.Node], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of the nodes that are there: all, or ``cluster.follow`` is false.
+
+    Raises:
+        SystemExit: with status 1 if a node failed, with 130 if following was broken off.
+    """
+    slurm, cluster = Slurm(), config["cluster"]
+    submitted = jobs.submit(nodes, config["pipeline"], cluster, slurm)
+    again = f"the same command again follows them; scancel {' '.join(submitted.job.values())} ends them"
+    for name, number in submitted.job.items():
+        console.print(f"{name:>30} │ job {number}", markup=False, soft_wrap=True)
+    if not cluster["follow"]:
+        console.print(f"{len(submitted.job)} jobs are on their way; {again}", soft_wrap=True)
+        return jobs.results_of(submitted)
+    try:
+        jobs.follow(submitted, slurm, poll_s=cluster["poll_s"])
+    except KeyboardInterrupt:
+        console.print(f"jobs go on; {again}", soft_wrap=True)
+        raise SystemExit(130) from None
+    results = jobs.results_of(submitted)
+    if len(results) < len(nodes):
+        ends = {name: {"status": what.partition(":")[0]} for name, what in submitted.status.items()}
+        graph.show(nodes, ends | results)
+        raise SystemExit("error: not every node was made; what is there is kept: the same command goes on from here")
+    return results
 
 
 def _check_names(spec: Mapping[str, Any], known: Set[str]) -> None:

@@ -97,7 +97,8 @@ class VLLMServerEngine:
         finished: Finished | None = None,
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
-        asked = [partial(self._sample, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        pairs = enumerate(zip(prompts, seeds, strict=True))
+        asked = [partial(self.sampler(index), prompt, sampling, seed) for index, (prompt, seed) in pairs]
         groups: dict[int, Group] = {}
         self.wake()
         for index, rows in as_answered(asked, self.at_once):
@@ -107,6 +108,10 @@ class VLLMServerEngine:
             if progress:
                 progress(len(groups) * sampling.group_size, len(prompts) * sampling.group_size)
         return [groups[index] for index in range(len(prompts))]
+
+    def sampler(self, index: int) -> Callable[[Prompt, Sampling, int], list[Row]]:
+        """Who samples the prompt of that place: gives tokens and log-probabilities of its whole group."""
+        return self._sample
 
     def _sample(self, prompt: Prompt, sampling: Sampling, seed: int) -> list[Row]:
         parameters = vllm_parameters(sampling, seed, self.codec.stop_ids)

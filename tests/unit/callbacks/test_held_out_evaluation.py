@@ -93,4 +93,4 @@ def test_a_resumed_run_knows_what_was_before(callback: HeldOutEvaluation, traine
     callback.load_state_dict({"before": {"eval/twos/pass@1": 0.1}})
     callback.on_train_start(trainer, module)
     assert callback.before == {"eval/twos/pass@1": 0.1}
-    assert callback.state_dict() == {"before": {"eval/twos/pass@1": 0.1}}
+    assert callback.state_dict() == {"before": {"eval/twos/pass@1": 0.1}, "owed": 0}

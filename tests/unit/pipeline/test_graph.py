@@ -507,7 +507,7 @@ def test_every_phase_of_the_miniature_begins_with_the_model_of_the_paper(tmp_pat
     assert (nodes["rejection_traces"].command.verb, nodes["lessons"].command.verb) == ("sample", "teach")
 
     # and its manifest proves it
-    graph._write_manifest(nodes["rejection_sft"], status="running")
+    graph.write_manifest(nodes["rejection_sft"], status="running")
     assert manifest(nodes["rejection_sft"].folder)["parents"] == {
         "model.path": {"node": "base", "key": nodes["base"].key},
         "data.sources.traces.path": {"node": "rejection_traces", "key": nodes["rejection_traces"].key},

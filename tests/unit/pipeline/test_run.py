@@ -35,6 +35,7 @@ def config(output: Path, nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A resolved pipeline config."""
     return {
         "pipeline": {"name": "small", "nodes": nodes, "show": ["rl"], "tables": TABLES},
+        "cluster": {"name": "local"},
         "runner": "process",
         "workers": 1,
         "name": "small",
