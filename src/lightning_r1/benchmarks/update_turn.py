@@ -27,6 +27,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import Checkpointing, checkpoint_activations
 from lightning_r1.modules.layouts import layouts_of
 from lightning_r1.optim.adamw import adamw
+from lightning_r1.optim.adamw8bit import adamw8bit
 from lightning_r1.optim.master import collect_gradients, stepped_on
 from lightning_r1.parallel.speed import measured_flops, peak_flops
 
@@ -92,7 +93,7 @@ class Work:
     attention: str = "auto"
     steps: int = 2
     """Measured, after one to warm up."""
-    threads: int = 1
+    threads: int | None = 1
 
     def sequences(self) -> Sequences:
         """Random tokens and advantages, the same in every process."""
@@ -126,30 +127,19 @@ class Turn:
     grad_norm: float
 
 
-def run(work: Work, system: str) -> Turn | str:
-    """A turn in a process of its own: peak memory is a process's, and nothing warms another's caches.
-
-    Returns:
-        What was measured, or why nothing could be.
-    """
-    try:
-        return in_a_process(work, system)
-    except (torch.OutOfMemoryError, ImportError, ValueError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-
-
-def in_a_process(work: Work, system: str) -> Turn:
-    """A turn, with its errors."""
+def run(work: Work, system: str) -> Turn:
+    """A turn in a process of its own: peak memory is a process's, and nothing warms another's caches."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(turn, work, system).result()
 
 
 def turn(work: Work, system: str) -> Turn:
     """A turn in this process."""
-    torch.set_num_threads(work.threads)
+    if work.threads:
+        torch.set_num_threads(work.threads)
     options = SYSTEMS.get(system, System())
     dtype = options.dtype or work.dtype
-    folder = random_model(work.shape, Path(work.folder), dtype=getattr(torch, dtype))
+    folder = random_model(work.shape, Path(work.folder), dtype=getattr(torch, work.dtype))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quiet_transformers()
     model = load_model(folder, dtype=dtype, attention=options.attention or work.attention).train()
@@ -177,11 +167,7 @@ def turn(work: Work, system: str) -> Turn:
 
 def optimizer_of(system: System) -> Any:
     """What makes the optimizer, from named parameters."""
-    if system.bits == 32:
-        return adamw
-    from lightning_r1.optim.adamw8bit import adamw8bit
-
-    return adamw8bit
+    return adamw if system.bits == 32 else adamw8bit
 
 
 def ours(work: Work, model: Any, system: System, device: torch.device, optimizer: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from lightning_r1.config.compose import compose_config
 from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.cluster import Cluster, cluster_of
-from lightning_r1.doctor.search import fastest, fitting, fits, option
+from lightning_r1.doctor.search import fastest, fits, fitting, option
 from lightning_r1.doctor.step_time import arithmetic, server_devices, step_time
 from lightning_r1.models.footprint import ModelSize
 
