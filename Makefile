@@ -56,9 +56,10 @@ lint: install-dev  ## ruff and mypy
 bench: install-dev  ## one GRPO step beside TRL's, in one run
 	$(BIN)/python recipes/benchmark.py benchmark=grpo_step_vs_trl
 
-bench-gpu: install-dev  ## the same on a GPU: a 1.5B shape, 64 prompts x 8, 1,024 tokens; and what a step costs as it grows
+bench-gpu: install-dev  ## the same on a GPU: a 1.5B shape, 64 prompts x 8, 1,024 tokens; what a step costs as it grows, and 7B updates
 	$(BIN)/python recipes/benchmark.py benchmark=grpo_step_h200
 	$(BIN)/python recipes/benchmark.py benchmark=scaling_h200
+	$(BIN)/python recipes/benchmark.py benchmark=update_7b_h200
 
 clean:  ## remove the virtual environment and caches; outputs stay
 	rm -rf $(VENV) .venv-vllm .mypy_cache .pytest_cache .ruff_cache

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from lightning_r1.benchmarks.plot import curves
@@ -26,25 +27,42 @@ def benchmark(config: Mapping[str, Any]) -> dict[str, Any]:
         config: ``conf/benchmark/update.yaml``, resolved.
 
     Returns:
-        Medians by length and system, and ratios to TRL.
+        Medians by length and system, ratios to TRL, and what was not run, with the reason.
     """
     check_systems(config["systems"])
+    if config.get("device") == "cuda" and not torch.cuda.is_available():
+        why = "benchmark.device=cuda, and there is no GPU here"
+        console.print(f"{config['name']}: not run: {why}")
+        return {"work": {}, "medians": {}, "ratios": {}, "not_run": {"everything": why}}
     options = {field.name: config[field.name] for field in fields(Work) if field.name in config}
     found: dict[str, dict[str, dict[str, float]]] = {}
+    not_run: dict[str, str] = {}
     for completion_tokens in config["completion_tokens"]:
         work = Work(**{**options, "completion_tokens": completion_tokens})
         turns: dict[str, list[Turn]] = {system: [] for system in config["systems"]}
         for number in range(config["rounds"]):
             for system, done in turns.items():
-                done.append(run(work, system))
+                if (name := f"{system}, {completion_tokens} tokens") in not_run:
+                    continue
+                try:
+                    done.append(run(work, system))
+                except (torch.OutOfMemoryError, ValueError) as error:  # another system may fit, or find its kernels
+                    not_run[name] = str(error).splitlines()[0]
+                    console.print(f"{name}: not run: {not_run[name]}", markup=False)
+                    continue
                 console.print(
                     f"{completion_tokens} tokens, round {number + 1}/{config['rounds']}  {system:>14}  "
                     f"{statistics.median(done[-1].seconds):.2f} s"
                 )
-        found[str(completion_tokens)] = {system: numbers(work, done) for system, done in turns.items()}
+        found[str(completion_tokens)] = {system: numbers(work, done) for system, done in turns.items() if done}
     tell(options, found)
     picture(found, config)
-    return {"work": options, "medians": found, "ratios": {length: against_trl(one) for length, one in found.items()}}
+    return {
+        "work": options,
+        "medians": found,
+        "ratios": {length: against_trl(one) for length, one in found.items()},
+        "not_run": not_run,
+    }
 
 
 def check_systems(systems: list[str]) -> None:
@@ -125,7 +143,9 @@ def picture(found: Mapping[str, Mapping[str, Mapping[str, float]]], config: Mapp
     lengths = list(map(int, found))
     panels = {
         title: {
-            system: (lengths, [found[str(length)][system][key] for length in lengths]) for system in config["systems"]
+            system: (reached, [found[str(length)][system][key] for length in reached])
+            for system in config["systems"]
+            if (reached := [length for length in lengths if system in found[str(length)]])
         }
         for title, key in (("tokens/s", "tokens_per_s"), ("MFU", "mfu"), ("GiB above start", "above_start_gib"))
     }

@@ -27,6 +27,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import Checkpointing, checkpoint_activations
 from lightning_r1.modules.layouts import layouts_of
 from lightning_r1.optim.adamw import adamw
+from lightning_r1.optim.adamw8bit import adamw8bit
 from lightning_r1.optim.master import collect_gradients, stepped_on
 from lightning_r1.parallel.speed import measured_flops, peak_flops
 
@@ -43,7 +44,11 @@ class System:
     compiled: bool = False
     dtype: str | None = None
     """In place of the work's."""
+    attention: str | None = None
+    """In place of the work's."""
     masters: str = "auto"
+    bits: int = 32
+    """Of AdamW's averages."""
 
 
 SYSTEMS = {
@@ -56,6 +61,15 @@ SYSTEMS = {
     "compile": System(shared_prefix="on", compiled=True),
     "bf16": System(shared_prefix="on", dtype="bfloat16", masters="off"),
     "bf16 + masters": System(shared_prefix="on", dtype="bfloat16"),
+    # one row is a micro-batch, and every layer is computed again
+    "8-bit": System(packing="on", checkpointing=True, bits=8),
+    "8-bit, no masters": System(packing="on", checkpointing=True, bits=8, masters="off"),
+    "8-bit, offload": System(packing="on", checkpointing="offload", bits=8),
+    "8-bit, all kept": System(packing="on", bits=8),
+    "8-bit, sdpa": System(packing="on", checkpointing=True, bits=8, attention="sdpa"),
+    "32-bit": System(packing="on", checkpointing=True),
+    "32-bit, no masters": System(packing="on", checkpointing=True, masters="off"),
+    "32-bit, sdpa": System(packing="on", checkpointing=True, attention="sdpa"),
 }
 
 
@@ -79,7 +93,7 @@ class Work:
     attention: str = "auto"
     steps: int = 2
     """Measured, after one to warm up."""
-    threads: int = 1
+    threads: int | None = 1
 
     def sequences(self) -> Sequences:
         """Random tokens and advantages, the same in every process."""
@@ -121,15 +135,16 @@ def run(work: Work, system: str) -> Turn:
 
 def turn(work: Work, system: str) -> Turn:
     """A turn in this process."""
-    torch.set_num_threads(work.threads)
+    if work.threads:
+        torch.set_num_threads(work.threads)
     options = SYSTEMS.get(system, System())
     dtype = options.dtype or work.dtype
-    folder = random_model(work.shape, Path(work.folder))
+    folder = random_model(work.shape, Path(work.folder), dtype=getattr(torch, work.dtype))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quiet_transformers()
-    model = load_model(folder, dtype=dtype, attention=work.attention).train()
+    model = load_model(folder, dtype=dtype, attention=options.attention or work.attention).train()
     nn.Module.to(model, device)
-    optimizer = adamw(model.named_parameters(), lr=1e-6, master_weights=options.masters)  # type: ignore[arg-type]
+    optimizer = optimizer_of(options)(model.named_parameters(), lr=1e-6, master_weights=options.masters)
     parameters = [stepped_on(optimizer, parameter) for parameter in model.parameters()]
     accumulate = theirs(work, model) if system == TRL else ours(work, model, options, device, optimizer)
     gc.collect()
@@ -148,6 +163,11 @@ def turn(work: Work, system: str) -> Turn:
     best = peak_flops(device) or measured_flops(dtype=getattr(torch, dtype))
     flops = useful_flops(model, work.sequences(), shared=options.shared_prefix != "off")
     return Turn(seconds[1:], peak, peak - start, computed, flops, best, *numbers[0])
+
+
+def optimizer_of(system: System) -> Any:
+    """What makes the optimizer, from named parameters."""
+    return adamw if system.bits == 32 else adamw8bit
 
 
 def ours(work: Work, model: Any, system: System, device: torch.device, optimizer: Any) -> Any:

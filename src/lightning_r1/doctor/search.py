@@ -59,10 +59,9 @@ def fitting(case: Case, now: Settings, cluster: Cluster | None, memory: int, *, 
         adapters: whether training an adapter in place of the model is one.
     """
     found: list[tuple[tuple[int, ...], Option]] = []
-    for levels, changes, settings in sorted(
-        _combinations(case, now, memory, adapters, cluster.gpus_per_node if cluster else _NODE),
-        key=lambda one: sum(one[0]),
-    ):
+    node = cluster.gpus_per_node if cluster else _NODE
+    combinations = _combinations(case, now, memory, adapters, node)
+    for levels, changes, settings in sorted(combinations, key=lambda one: sum(one[0])):
         # what an option that fits has not needed is no help: it costs time, or is another training
         if any(all(map(operator.le, other, levels)) for other, _ in found):
             continue

@@ -6,6 +6,7 @@ What a forward, a backward and a rollout need above them is measured, see :mod:`
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -43,8 +44,8 @@ class ModelSize:
     """Of trained weights that have fewer bits than float32."""
     trained: int | None = None
     """Of weights that get a gradient; None: all do."""
-    matrices: tuple[tuple[int, int], ...] = field(default=(), repr=False)
-    """Rows and columns of the matrices in decoder layers, which adapters stand beside."""
+    matrices: tuple[tuple[int, int, int], ...] = ()
+    """Rows and columns of the matrices in decoder layers, which adapters stand beside, and how many there are."""
 
     @property
     def gradients(self) -> int:
@@ -123,6 +124,7 @@ def model_size(model: nn.Module, *, four_bit: bool = False) -> ModelSize:
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     sizes = [held(layer.parameters()) for layer in layers]
     weights = held(parameters)
+    matrices = Counter((int(one.shape[0]), int(one.shape[1])) for one in layers.parameters() if one.ndim == 2)
     return ModelSize(
         parameters=sum(parameter.numel() for parameter in parameters),
         weights=weights,
@@ -134,9 +136,7 @@ def model_size(model: nn.Module, *, four_bit: bool = False) -> ModelSize:
             32: 2 * sum(map(_bytes, trained)),
             8: sum(2 * _eight_bit(weight.shape, id(weight) not in embeddings) for weight in trained),
         },
-        matrices=tuple(
-            (int(weight.shape[0]), int(weight.shape[1])) for weight in layers.parameters() if weight.ndim == 2
-        ),
+        matrices=tuple((*shape, count) for shape, count in matrices.items()),
     )
 
 
@@ -150,9 +150,9 @@ def with_adapter(size: ModelSize, kind: Adapter, rank: int) -> ModelSize:
     """
     if kind == "none":
         return size
-    entries = sum(rows * columns for rows, columns in size.matrices)
-    factors = [shape for rows, columns in size.matrices for shape in ((rank, columns), (rows, rank))]
-    number = sum(map(math.prod, factors))
+    entries = sum(rows * columns * count for rows, columns, count in size.matrices)
+    factors = [(shape, count) for rows, columns, count in size.matrices for shape in ((rank, columns), (rows, rank))]
+    number = sum(math.prod(shape) * count for shape, count in factors)
     layers, each = size.weights - size.outside, size.weights / size.parameters
     added = round(each * number)
     # what a matrix loses in 4 bits, of the type that the weights have
@@ -162,7 +162,7 @@ def with_adapter(size: ModelSize, kind: Adapter, rank: int) -> ModelSize:
         parameters=size.parameters + number,
         weights=size.weights - saved + added,
         layer=round(size.layer * (layers - saved + added) / layers),
-        states={32: 2 * added, 8: sum(2 * _eight_bit(shape, True) for shape in factors)},
+        states={32: 2 * added, 8: sum(2 * _eight_bit(shape, True) * count for shape, count in factors)},
         low=added if each == 2 else 0,
         trained=added,
     )

@@ -117,8 +117,13 @@ def deep_update_peak(config: PretrainedConfig, work: Work, **how: Any) -> int:
         work: the micro-batch.
         how: as :func:`update_peak`.
     """
-    one, two = (update_peak(with_layers(config, n), work, **{**how, "accumulates": True}) for n in (1, 2))
-    return one + (config.num_hidden_layers - 1) * (two - one)
+    checkpointing = bool(how.get("checkpointing"))
+    shallow = {**how, "accumulates": True, "checkpointing": checkpointing}
+    one, two = (update_peak(with_layers(config, layers), work, **shallow) for layers in (1, 2))
+    peak = one + (config.num_hidden_layers - 1) * (two - one)
+    if how.get("checkpointing") == "offload" and not how.get("on_cpu"):
+        peak -= kept_by_host(config, work, how.get("dtype", torch.float32), on_device=2)
+    return peak
 
 
 def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:

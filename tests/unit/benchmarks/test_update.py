@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from lightning_r1.benchmarks import memory, update
-from lightning_r1.benchmarks.update_turn import SYSTEMS, TRL, Turn, Work, turn
+from lightning_r1.benchmarks.update_turn import SYSTEMS, TRL, Turn, Work, optimizer_of, turn
 from lightning_r1.config.compose import compose_config
 
 SAID = {"shape": "tiny", "prompts": 2, "group_size": 3, "prompt_tokens": 12, "rounds": 1, "rows_per_forward": 4}
@@ -66,6 +67,42 @@ def test_updates_are_told_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert Path(said["plot"]).stat().st_size > 1000
     json.dumps(result)
     assert "one update of tiny: 2 prompt(s) x 3, prompts of 12 tokens" in capsys.readouterr().out
+
+
+def test_the_work_of_seven_billion_parameters_runs_small_on_a_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "run", turn)  # no need to import all again
+    said = config(
+        "update_7b_h200", tmp_path, completion_tokens="[5]", device="cpu", attention="sdpa", dtype="float32", steps=1,
+        threads=1,
+    )  # fmt: skip
+    systems = said["systems"]
+    monkeypatch.setitem(SYSTEMS, "8-bit, sdpa", replace(SYSTEMS["8-bit, sdpa"], attention="flash"))
+    result = update.benchmark(said)
+    ran = result["medians"]["5"]
+    assert list(ran) == [system for system in systems if system != "8-bit, sdpa"]
+    assert all(one["mfu"] > 0 and one["loss"] == pytest.approx(ran["32-bit"]["loss"], abs=1e-6) for one in ran.values())
+    # what cannot run is told, and the others are measured
+    ((name, why),) = result["not_run"].items()
+    assert name == "8-bit, sdpa, 5 tokens"
+    assert "model.attention=flash: it needs a CUDA GPU" in why
+    assert "8-bit, sdpa, 5 tokens: not run: model.attention=flash" in " ".join(capsys.readouterr().out.split())
+    assert Path(said["plot"]).is_file()
+
+
+def test_work_for_a_gpu_is_not_run_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = update.benchmark(compose_config("benchmark", ["benchmark=update_7b_h200"])["benchmark"])
+    assert result["not_run"] == {"everything": "benchmark.device=cuda, and there is no GPU here"}
+
+
+def test_averages_of_8_bits_are_another_optimizer(tmp_path: Path) -> None:
+    from lightning_r1.optim.adamw8bit import AdamW8bit
+
+    named = [("weight", torch.nn.Parameter(torch.zeros(64, 64)))]
+    assert isinstance(optimizer_of(SYSTEMS["8-bit"])(named, lr=1.0), AdamW8bit)
+    assert not isinstance(optimizer_of(SYSTEMS["32-bit"])(named, lr=1.0), AdamW8bit)
 
 
 def test_memory_is_told_and_drawn(tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.traces import write_traces
 from lightning_r1.doctor.findings import CHECKS, Finding
-from lightning_r1.doctor.memory import footprint
+from lightning_r1.doctor.memory import case_of, settings_of
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.run import _ORDER, doctor, is_fit
 from lightning_r1.models.export import export_model
-from lightning_r1.models.footprint import model_size
 from lightning_r1.types import Trace
 
 ROWS = "data.rows._target_=helpers.doctor"
@@ -227,18 +226,35 @@ def test_a_model_out_of_reach_is_no_illness(tmp_path: Path) -> None:
 
 def test_settings_that_fit_are_told(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     examined(tmp_path, base, "doctor.memory_gib=0.003", "doctor.only=[memory]", "~eval.sets.operators")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
-    fits = {line.split("│")[1].strip(): line.split("│")[4].strip() for line in lines}
+    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    fits = {line[1].strip(): line[5].strip() for line in lines}
     assert fits["as it is"] == "no"
-    assert fits["checkpointing + 8-bit + one row"] == "yes"
+    assert len(fits) > 1
+    assert all(verdict == "yes" for said, verdict in fits.items() if said != "as it is")
+    assert any("model.activation_checkpointing=true" in said for said in fits)
+
+
+def test_a_cluster_that_is_not_here_is_estimated(base: Path, tmp_path: Path) -> None:
+    cluster = ["gpu=h100", "trainer.devices=8", "trainer.num_nodes=2", "algo.prompts_per_rollout=32"]
+    found = examined(tmp_path, base, *cluster, "trainer.accelerator=auto", "doctor.only=[devices,memory,batch plan]")
+    assert failures(found) == []
+    assert "memory and time are estimated for 16 x h100" in told(found, "devices", "ok")
+    assert "it has 79.6 GiB (h100)" in told(found, "memory", "ok")
+    assert "16 x h100: 989 TFLOPS at 40% MFU, memory 3350 GB/s at 40%" in told(found, "batch plan", "ok")
+    said = examined(tmp_path, base, *cluster, "doctor.mfu=0.2", "doctor.memory_gib=1e-6", "doctor.only=[memory]")
+    assert "989 TFLOPS at 20% MFU" in told(said, "memory", "ok")
+    assert failures(said) == ["memory"]
 
 
 def test_the_time_on_paper_is_arithmetic(base: Path, tmp_path: Path) -> None:
     found = examined(tmp_path, base, "doctor.only=[batch plan]", "doctor.tflops=1e-6", "doctor.bandwidth_gb_s=1e9")
     parameters = sum(parameter.numel() for parameter in tiny_policy().parameters())
-    # 8 rows of 45 tokens, six operations a parameter, a million a second of which 40 % are reached
-    seconds = 6 * parameters * 8 * 45 / (1e6 * 0.4)
-    assert f"take {seconds / 60:.1f} min" in told(found, "batch plan", "ok")
+    # 8 rows of 45 tokens, five of them the prompt's, which need no head; three forwards an update, 40 % of a million
+    # operations a second
+    head = tiny_policy().model.get_output_embeddings().weight.numel()
+    forward = 2 * (parameters - head) * 8 * 45 + 2 * head * 8 * 40
+    forward += 4 * 2 * 32 * 8 * (5 * 5 / 2 + 40 * (5 + 20))  # two layers, attention 32 wide
+    assert f"update {3 * forward / (1e6 * 0.4) / 60:.1f} min" in told(found, "batch plan", "ok")
 
 
 def test_other_phases_have_their_checks(base: Path, tmp_path: Path) -> None:
@@ -303,8 +319,8 @@ def test_a_rollout_beside_the_update_needs_weights_and_a_cache_besides(base: Pat
         config = compose_config("doctor", [*overrides_of(quick_rl, tmp_path, base), *overrides])
         patient = Patient(config)
         try:
-            size = model_size(patient.hollow)
-            sizes.append((footprint(patient, size), size.weights))
+            case = case_of(patient)
+            sizes.append((case.footprint(settings_of(patient)), case.size.weights))
         finally:
             patient.close()
     (one, weights), (other, _) = sizes

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from helpers.models import FAMILIES, tiny_model
 from helpers.peak import measured_mib
 from lightning_r1.models.footprint import Footprint, ModelSize, model_size, on_ranks, with_adapter
-from lightning_r1.models.memory_estimate import Work, rollout_peak, update_peak
+from lightning_r1.models.memory_estimate import Work, deep_update_peak, rollout_peak, update_peak
 from lightning_r1.optim.adamw import adamw
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
@@ -93,6 +93,13 @@ def test_offloading_frees_what_the_layers_keep_on_a_device_with_memory_of_its_ow
     # of six layers' inputs two are on the device: at work, and on its way
     assert kept - offloaded == 4 * work.tokens * 128 * 4
     assert on_cpu == kept
+
+
+@pytest.mark.parametrize("checkpointing", [False, True, "offload"])
+def test_deep_models_are_estimated_from_two_of_their_layers(checkpointing: Any) -> None:
+    config, work = described({**SMALL, "num_hidden_layers": 9})[0], Work(2, 8, 100, "packed")
+    how = {"checkpointing": checkpointing, "dtype": torch.bfloat16}
+    assert deep_update_peak(config, work, **how) == update_peak(config, work, accumulates=True, **how)
 
 
 def test_tokens_of_a_micro_batch() -> None:
@@ -181,7 +188,7 @@ def test_seven_billion_parameters_take_what_is_known() -> None:
     # counts 18, where the gradient of the master is the only one
     full = size.weights + size.gradients + size.masters + size.optimizer(32, masters=True)
     assert full == 20 * size.parameters
-    entries = sum(rows * columns for rows, columns in size.matrices)
+    entries = sum(rows * columns * count for rows, columns, count in size.matrices)
     assert entries == 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     eight = size.optimizer(8, masters=True) - size.masters
     embedding = 152064 * 3584  # keeps averages of 32 bits; the head does not
