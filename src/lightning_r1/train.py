@@ -22,6 +22,7 @@ from lightning_r1.config.build import Run, build, check
 from lightning_r1.config.folder_lock import hold
 from lightning_r1.config.leaving import leave
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.models.adapter import numel, trainable_parameters
 from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.parallel.memory import peak_gib
 
@@ -81,12 +82,15 @@ def _fit(run: Run) -> dict[str, Any]:
 
 
 def _announce(run: Run, saved: Saved | None) -> None:
-    parameters = sum(parameter.numel() for parameter in run.module.policy.parameters())
+    policy = run.module.policy
+    parameters = f"{sum(map(numel, policy.parameters())):,} parameters"
+    if (trained := trainable_parameters(policy)) and run.config["model"].get("adapter"):
+        parameters += f", {trained:,} of them in an adapter that trains ({run.config['model']['adapter']})"
     table = Table(show_header=False, box=None, padding=(0, 1))
     for name, fact in (
         ("run", f"{run.config['name']}, in {run.run_dir}"),
         ("phase", run.config["phase"]["name"]),
-        ("model", f"{run.config['model']['name']}, {parameters:,} parameters"),
+        ("model", f"{run.config['model']['name']}, {parameters}"),
         ("steps", f"{run.trainer.max_steps}" + (f", going on at {saved.step}" if saved else "")),
         ("plan", run.module.plan()),
     ):
@@ -104,8 +108,6 @@ def _finish(run: Run) -> dict[str, Any]:
     steps = trainer.global_step
     if steps < int(trainer.max_steps):
         raise Interrupted(f"the trainer stopped at step {steps} of {trainer.max_steps}")
-    if not trainer.is_global_zero:
-        return {}
     model_dir = run.run_dir / "model"
     summary = {
         "phase": config["phase"]["name"],
@@ -121,6 +123,8 @@ def _finish(run: Run) -> dict[str, Any]:
     }
     card = {name: summary[name] for name in ("phase", "model", "steps", "commit", "versions")}
     run.module.export(model_dir, card=card)
+    if not trainer.is_global_zero:
+        return {}
     write_summary(run.run_dir, summary)
     console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
     return summary

@@ -39,6 +39,22 @@ BROKEN = {
         "algo.minibatches_per_rollout=1000",
     ),
     "prompts_divide_over_ranks": (["algo=grpo", "trainer.devices=3"], "algo.prompts_per_rollout=32"),
+    "ranks_are_those_that_were_started": (
+        ["trainer.devices=2"],
+        "trainer.devices=2: Slurm started 4 tasks a node; leave it out .*, or have Slurm start 2",
+    ),
+    "sharding_is_for_training": (
+        ["parallel=fsdp", "name=x", "~phase"],
+        "parallel=fsdp: only training is .*parallel=ddp",
+    ),
+    "shards_can_be_laid_out": (
+        ["parallel=fsdp", "trainer.devices=8", "parallel.replicas=3"],
+        "parallel.replicas=3: expected a divisor of the 8 ranks",
+    ),
+    "a_sharded_precision_is_one_of_two": (
+        ["parallel=hsdp", "parallel.mixed_precision=bf16", "trainer.precision=bf16-true"],
+        "parallel.mixed_precision=bf16: .* set trainer.precision=32-true model.dtype=float32",
+    ),
     "refresh_needs_a_reference": (["algo=grpo", "algo.reference_refresh_steps=400"], "algo.kl_coef"),
     "dual_clip_lies_above_the_clip": (["algo.dual_clip=1.1"], "algo.dual_clip=1.1"),
     "correction_bounds_are_ordered": (["algo.correction_high=0.5"], "algo.correction_high=0.5"),
@@ -87,6 +103,19 @@ BROKEN = {
         ["reward=dapo", "reward.rewards.overlong.max_tokens=1000"],
         r"reward.rewards.overlong.max_tokens=1000: completions end at algo.sampling.max_new_tokens=32768; make them eq",
     ),
+    "an_adapter_is_one_of_ours": (["model.adapter=dora"], "model.adapter=dora: expected null, lora or qlora"),
+    "an_adapter_has_its_libraries": (
+        ["model.adapter=lora"],
+        r"model.adapter=lora: peft is not installed; install it with pip install 'lightning-r1\[lora\]', or set model",
+    ),
+    "an_adapter_is_trained_on_a_trained_model": (
+        ["model.adapter=lora", "model=mini_scratch", "phase=pretrain", "data=operators_text"],
+        "model.adapter=lora: random weights are no base; set model.adapter=null, or model.path to a trained model",
+    ),
+    "four_bits_are_not_sharded": (
+        ["model.adapter=qlora", "parallel.strategy=fsdp"],
+        "model.adapter=qlora: weights in four bits cannot be sharded; choose parallel=ddp, or model.adapter=lora",
+    ),
     "clipping_is_not_lightnings": (["+trainer.gradient_clip_val=1.0"], "phase.module.max_grad_norm"),
     "precision_needs_no_loss_scaling": (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
     "steps_are_counted": (["trainer.max_steps=0"], "trainer.max_steps=0"),
@@ -108,6 +137,9 @@ def test_a_good_config_passes() -> None:
     check_rules(config())
 
 
+ENVIRONMENT = {"ranks_are_those_that_were_started": {"SLURM_NTASKS": "8", "SLURM_NNODES": "2"}}
+
+
 @pytest.fixture
 def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where there is one."""
@@ -116,13 +148,50 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_vllm")
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_rule_names_key_value_and_fix(name: str) -> None:
+def test_a_broken_rule_names_key_value_and_fix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in ENVIRONMENT.get(name, {}).items():
+        monkeypatch.setenv(variable, value)
     overrides, message = BROKEN[name]
     with pytest.raises(ConfigError, match=message) as caught:
         {rule.__name__: rule for rule in RULES}[name](config(*overrides))
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):
         check_rules(config(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapter.rank=0"], r"adapter\.rank=0: expected >= 1, e\.g\. 32"),
+        (["adapter.targets=[q_proj,lm_head]"], r"adapter\.targets: lm_head cannot be adapted.*targets=all-linear"),
+        (
+            ["phase=distill_on_policy", "teacher.path=a/b", "teacher.adapter=lora"],
+            r"teacher\.adapter=lora: a teacher do",
+        ),
+        (["phase=reward_model", "data=talk_preferences"], r"model\.adapter=qlora: a reward model's head is new"),
+    ],
+)
+def test_adapters_that_cannot_be(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_rules(config("model.adapter=qlora", *overrides))
+
+
+def test_an_adapter_is_for_training_alone() -> None:
+    said = ["model.path=org/model", "eval=aime24"]
+    with pytest.raises(ConfigError, match=r"model\.adapter=lora: nothing trains here; set model.adapter=null"):
+        check_rules(compose_config("evaluate", [*said, "model.adapter=lora"]))
+    check_rules(compose_config("evaluate", said))
+    for kind in ("lora", "qlora"):
+        check_rules(config(f"model.adapter={kind}"))
+
+
+def test_four_bits_need_two_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "lightning_r1.config.adapter_rules.importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else 1
+    )
+    check_rules(config("model.adapter=lora"))
+    with pytest.raises(ConfigError, match=r"qlora: bitsandbytes is not installed.*'lightning-r1\[lora,bnb\]'"):
+        check_rules(config("model.adapter=qlora"))
 
 
 def test_programs_have_a_reward_that_runs_them() -> None:

@@ -54,6 +54,15 @@ def _daemon() -> None:
     os.wait()
 
 
+def _leave_a_flood() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            os.write(2, b"x" * 4096)
+    time.sleep(0.2)
+    os._exit(3)
+
+
 def _kill_the_nursery() -> None:
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
@@ -105,6 +114,7 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "fork and stay": _fork_and_stay,
     "daemon": _daemon,
     "subprocess": lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]),
+    "leave a flood": _leave_a_flood,
     "kill group": lambda: os.killpg(0, signal.SIGKILL),
     "kill the nursery": _kill_the_nursery,
     "close everything": lambda: os.closerange(0, 64),
@@ -170,6 +180,12 @@ class Together:
         return float(most)
 
 
+def forge_later(prompt: Prompt, completion: Completion) -> float:
+    """Answer, and write an answer to nothing a little later."""
+    threading.Timer(0.2, _forge).start()
+    return 1.0
+
+
 def environment(prompt: Prompt, completion: Completion) -> RewardScore:
     """What a worker sees: variables, and loaded modules that it should not have."""
     names = " ".join(sorted(os.environ))
@@ -224,6 +240,25 @@ class CannotBeMadeThere:
     def __call__(self, prompt: Prompt, completion: Completion) -> float:
         """Never asked."""
         return 0.0
+
+
+class HangsAfterFork:
+    """The first ``hanging`` workers never come to their first line."""
+
+    def __init__(self, hanging: int) -> None:
+        self.hanging = hanging
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.hanging = state["hanging"]
+
+        def count() -> None:
+            self.hanging -= 1
+
+        os.register_at_fork(after_in_child=lambda: time.sleep(600 * (self.hanging > 0)), after_in_parent=count)
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        """Right."""
+        return 1.0
 
 
 class Imports:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
@@ -19,10 +19,12 @@ from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO
 from lightning_r1.data.datamodule import Ticks
 from lightning_r1.data.stream import PromptStream
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.policy import Policy
 from lightning_r1.modules.algorithm import Algorithm
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.optim.adamw import adamw
 from lightning_r1.optim.schedule import warmup_then
+from lightning_r1.parallel.checkpoint_strategy import OneDeviceStrategy
 from lightning_r1.rewards.base import Reward
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.train import quiet
@@ -45,6 +47,7 @@ def scripted_grpo(
     script: Mapping[str, Sequence[str]] = SCRIPT,
     *,
     rewards: Mapping[str, Reward] | None = None,
+    policy: Policy | None = None,
     **algorithm: Any,
 ) -> GRPO:
     """GRPO on a tiny model; a rollout is every question of the script, three completions each.
@@ -53,6 +56,7 @@ def scripted_grpo(
         codec: template and tokenizer.
         script: completions by question, see :class:`.ScriptedEngine`.
         rewards: by name.
+        policy: a tiny one by default.
         algorithm: options of :class:`.Algorithm`.
     """
     questions = [number_prompt(codec, question, int(question)) for question in script]
@@ -62,7 +66,7 @@ def scripted_grpo(
         engine=ScriptedEngine(codec, script),
         rewards=RewardSuite(rewards or {"length": long_is_good}),
         stream=PromptStream(questions, seed=0),
-        policy=tiny_policy(),
+        policy=policy or tiny_policy(),
         codec=codec,
         optimizer=partial(adamw, lr=1e-3),
         schedule=partial(warmup_then),
@@ -92,13 +96,14 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
+        strategy=OneDeviceStrategy(),
         max_steps=steps,
         max_epochs=-1,
         callbacks=list(callbacks),
         logger=list(loggers),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -28,8 +28,8 @@ def quick_rl(output: Path, base: Path, *overrides: str) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def overrides_of(make: Callable[..., Any], *arguments: Any) -> list[str]:
+def overrides_of(make: Callable[..., Any], *arguments: Any, **options: Any) -> list[str]:
     """The command line behind a config of :mod:`helpers.runs`: ``overrides_of(coin_rl, output, base)``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "compose_config", lambda config_name, overrides: overrides)
-        return make(*arguments)
+        return make(*arguments, **options)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from lightning_r1.parallel.collectives import rank
+from lightning_r1.rollout.group import GroupEngine
 
 
 def strike(
@@ -32,15 +37,35 @@ def strike_in_sampling(
 
     def generate(self: Any, *arguments: Any, progress: Any, **named: Any) -> Any:
         calls[0] += 1
-        struck = calls[0] == call
-
-        def told(done: int, total: int) -> None:
-            nonlocal struck
-            if struck and done:
-                struck = False
-                signal.raise_signal(number)
-            progress(done, total)
-
-        return original(self, *arguments, progress=told, **named)
+        if calls[0] == call:
+            progress = _struck(progress, number)
+        return original(self, *arguments, progress=progress, **named)
 
     patch.setattr(engine, "generate", generate)
+
+
+class StruckEngine(GroupEngine):
+    """Signals its own process in the n-th call; ``STRIKE=rank:call:signal`` says which."""
+
+    calls = 0
+
+    def generate(self, *arguments: Any, progress: Any = None, **named: Any) -> Any:
+        self.calls += 1
+        where = os.environ.get("STRIKE", "")
+        if where.startswith(f"{rank()}:{self.calls}:"):
+            progress = _struck(progress, signal.Signals[where.split(":")[2]])
+        return super().generate(*arguments, progress=progress, **named)
+
+
+def _struck(progress: Callable[[int, int], None], number: signal.Signals) -> Callable[[int, int], None]:
+    """A signal when the first completion is whole."""
+    over = False
+
+    def told(done: int, total: int) -> None:
+        nonlocal over
+        if done and not over:
+            over = True
+            signal.raise_signal(number)
+        progress(done, total)
+
+    return told

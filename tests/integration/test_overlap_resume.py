@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.checkpoints import restart
+from helpers.checkpoints import whole as whole_checkpoint
 from helpers.quick import overrides_of, random_base
 from helpers.runs import coin_rl, largest_difference, weights
 from integration.test_ddp import TWO_RANKS, recipe
@@ -51,16 +53,9 @@ def column(run_dir: Path, name: str) -> list[float]:
     return [float(row[name]) for row in rows_of(run_dir) if row.get(name)]
 
 
-def restart(whole: Path, run_dir: Path, step: int) -> None:
-    """A folder as a run leaves it that ends behind this step."""
-    (run_dir / "checkpoints").mkdir(parents=True)
-    for file in (whole / "checkpoints").glob(f"step-{step:07d}.ckpt*"):
-        shutil.copy(file, run_dir / "checkpoints")
-    shutil.copy(whole / "metrics.csv", run_dir)
-
-
-def state(run_dir: Path, step: int) -> dict[str, Any]:
-    return torch.load(run_dir / "checkpoints" / f"step-{step:07d}.ckpt", weights_only=True)["lightning_r1"]
+def own(run_dir: Path, step: int, rank: int = 0) -> dict[str, Any]:
+    """What a rank had at a step that no other had."""
+    return whole_checkpoint(run_dir, step)["ranks"][rank]
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +80,8 @@ def test_the_runs_have_all_of_it(whole: dict[str, Path]) -> None:
     assert max(column(whole["queue"], "rollout/staleness_mean")) > 0
     assert any(0 < age < 2 for age in column(whole["both"], "rollout/staleness_mean")[1:])
     # what is in flight is in the checkpoint as data, and the last rollout has none behind it
-    assert [bool(state(whole["overlap"], step)["flights"]) for step in range(1, STEPS + 1)] == [True] * 6 + [False] * 2
-    assert any(state(whole["queue"], step)["queues"][0] for step in range(1, STEPS))
+    assert [bool(own(whole["overlap"], step)["flight"]) for step in range(1, STEPS + 1)] == [True] * 6 + [False] * 2
+    assert any(own(whole["queue"], step)["queue"] for step in range(1, STEPS))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +122,7 @@ def test_two_ranks_overlap_and_resume_in_the_same_bits(base: Path, tmp_path: Pat
     said = [*RUN[:-1], *KINDS["both"], "trainer.max_steps=6", *TWO_RANKS]
     recipe(overrides_of(coin_rl, tmp_path / "whole", base, *said))
     whole = tmp_path / "whole" / "coin" / "rl"
-    first, second = state(whole, 3)["flights"]
+    first, second = (own(whole, 3, rank)["flight"] for rank in range(2))
     ids = [{group["prompt"]["id"] for group in part["groups"]} for part in (first, second)]
     assert ids[0]
     assert len(first["groups"]) == len(second["groups"])

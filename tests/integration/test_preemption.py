@@ -103,12 +103,9 @@ def test_a_signal_loses_nothing(
     blow, saved_at = MOMENTS[moment]
     run_dir = tmp_path / "coin" / "rl"
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
-    with monkeypatch.context() as patch:
-        blow(patch)
-        with pytest.raises(Interrupted) as left:
-            train(config(tmp_path, base))
-    assert left.value.told
-    assert left.value.requeue is (moment != "Ctrl-C in an update")
+    left = interrupted(monkeypatch, config(tmp_path, base), blow)
+    assert left.told
+    assert left.requeue is (moment != "Ctrl-C in an update")
     assert {number: signal.getsignal(number) for number in before} == before
     assert not (run_dir / "summary.json").exists()
     saved = newest_checkpoint(run_dir / "checkpoints", tell=pytest.fail)
@@ -125,14 +122,22 @@ def test_a_run_is_finished_that_was_signalled_behind_its_last_step(
     assert_same_end(tmp_path / "coin" / "rl", whole)
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], blow: Blow) -> Interrupted:
+    """A run into which this blow goes."""
+    with monkeypatch.context() as patch:
+        blow(patch)
+        with pytest.raises(Interrupted) as left:
+            train(config)
+    return left.value
+
+
 def test_interrupted_again_and_again(base: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for step in (1, 3):
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            strike(patch, Phase, "_step", call=step)
-            train(config(tmp_path, base))
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        strike_in_sampling(patch, GroupEngine, call=1)
-        train(config(tmp_path, base))
+    for blow in (
+        lambda patch: strike(patch, Phase, "_step"),
+        lambda patch: strike(patch, Phase, "_step", call=3),
+        lambda patch: strike_in_sampling(patch, GroupEngine, call=1),
+    ):
+        interrupted(monkeypatch, config(tmp_path, base), blow)
     train(config(tmp_path, base))
     assert_same_end(tmp_path / "coin" / "rl", whole)
 
@@ -140,18 +145,13 @@ def test_interrupted_again_and_again(base: Path, whole: Path, tmp_path: Path, mo
 def test_an_interrupted_evaluation_is_made_up_for_before_the_next_step(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        strike_in_sampling(patch, GroupEngine, call=4)
-        train(config(tmp_path, base))
+    interrupted(monkeypatch, config(tmp_path, base), lambda patch: strike_in_sampling(patch, GroupEngine, call=4))
     done: list[int] = []
     monkeypatch.setattr(Evaluation, "_log", lambda callback, trainer, numbers, step: done.append(step))
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):  # while it is made up for
-        strike_in_sampling(patch, GroupEngine, call=1)
-        train(config(tmp_path, base))
+    # while it is made up for
+    interrupted(monkeypatch, config(tmp_path, base), lambda patch: strike_in_sampling(patch, GroupEngine, call=1))
     assert done == []
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        strike(patch, Phase, "_step")
-        train(config(tmp_path, base))
+    interrupted(monkeypatch, config(tmp_path, base), lambda patch: strike(patch, Phase, "_step"))
     assert done == [3]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen2Tokenizer
 
 from lightning_r1.models.load import quiet_transformers
 
@@ -66,12 +66,62 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 152064,
         "tie_word_embeddings": False,
     },
+    "qwen2_5_14b": {
+        "hidden_size": 5120,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "intermediate_size": 13824,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+    "qwen2_5_32b": {
+        "hidden_size": 5120,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "intermediate_size": 27648,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+    "llama3_3_70b": {
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+    },
 }
-"""Fields of ``Qwen2Config``, as the published models have them; ``tiny`` is for tests, the next two for CPUs."""
+"""Fields of the transformers config, as the published models have them, ``Qwen2Config`` unless ``model_type`` says
+another; ``tiny`` is for tests, the next two for CPUs."""
+
+
+def shape_config(shape: str, **more: Any) -> PretrainedConfig:
+    """The config of a model of this shape.
+
+    Args:
+        shape: a name in :data:`SHAPES`.
+        more: fields in place of the shape's or beside them.
+
+    Raises:
+        ValueError: for an unknown shape.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
+    fields = {"model_type": "qwen2", **SHAPES[shape], **more}
+    return AutoConfig.for_model(
+        fields.pop("model_type"),
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        **fields,
+    )
 
 
 def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
-    """A folder with a Qwen2 of this shape, random weights and a byte-level tokenizer; made once.
+    """A folder with a model of this shape, random weights and a byte-level tokenizer; made once.
 
     Args:
         shape: a name in :data:`SHAPES`.
@@ -81,7 +131,7 @@ def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32
     Raises:
         ValueError: for an unknown shape.
     """
-    check_shape(shape)
+    shape_config(shape)  # refuses one that there is not
     if (folder / "config.json").is_file():
         return folder
     quiet_transformers()
@@ -93,34 +143,17 @@ def random_model(shape: str, folder: Path, *, dtype: torch.dtype = torch.float32
 
 
 def model_of(shape: str, *, dtype: torch.dtype = torch.float32, **fields: Any) -> PreTrainedModel:
-    """A Qwen2 of this shape with random weights, on the GPU if there is one.
+    """A model of this shape with random weights, on the GPU if there is one.
 
     Args:
         shape: a name in :data:`SHAPES`.
         dtype: of the weights.
-        fields: of ``Qwen2Config``, in place of the shape's or beside them.
+        fields: as in :func:`shape_config`.
     """
-    check_shape(shape)
-    config = AutoConfig.for_model(
-        "qwen2",
-        max_position_embeddings=32768,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        bos_token_id=None,
-        **{**SHAPES[shape], **fields},
-    )
+    config = shape_config(shape, bos_token_id=None, **fields)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
-
-
-def check_shape(shape: str) -> None:
-    """Refuse a shape that is none.
-
-    Raises:
-        ValueError: names it, and those there are.
-    """
-    if shape not in SHAPES:
-        raise ValueError(f"benchmark.shape={shape}: expected one of {', '.join(SHAPES)}")
 
 
 def byte_tokenizer() -> Qwen2Tokenizer:

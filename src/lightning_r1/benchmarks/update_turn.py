@@ -25,7 +25,7 @@ from lightning_r1.functional import policy_loss
 from lightning_r1.models.load import load_model, quiet_transformers
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import Checkpointing, checkpoint_activations
-from lightning_r1.modules.phase import layouts_of
+from lightning_r1.modules.layouts import layouts_of
 from lightning_r1.optim.adamw import adamw
 from lightning_r1.optim.master import collect_gradients, stepped_on
 from lightning_r1.parallel.speed import measured_flops, peak_flops

@@ -1,132 +1,101 @@
-"""Checkpoints that are whole or do not exist.
-
-A checkpoint is written beside its place, synced to disk, renamed, and only then marked complete by
-a small file that holds its size. A kill at any moment leaves either the old state or the new one; a
-file that was cut short later (a full disk, a broken copy) is seen by its size and passed over.
-"""
+"""When checkpoints are written, and how many are kept; what they are stands in :mod:`lightning_r1.parallel`."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
-import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
-MARKER = ".complete"
+from lightning_r1.parallel.checkpoint_files import (
+    FILE_SUFFIX,
+    AtomicCheckpointIO,
+    Saved,
+    keep_newest,
+    newest_checkpoint,
+    remove_leftovers,
+)
+from lightning_r1.parallel.checkpoint_strategy import FolderCheckpoints, Saving
 
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's file checkpoints, made atomic."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write, sync, rename, mark."""
-        final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(final.name + ".partial")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            _sync(file)
-        marker = _marker(final)
-        marker.unlink(missing_ok=True)  # a name used again: the old marker must not speak for the new file
-        partial.rename(final)
-        facts = {"bytes": final.stat().st_size, "step": checkpoint["global_step"]}
-        marker_partial = marker.with_name(marker.name + ".partial")
-        with marker_partial.open("w") as marker_file:
-            marker_file.write(json.dumps(facts))
-            _sync(marker_file)
-        marker_partial.rename(marker)
-        _sync_folder(final.parent)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove the marker first: a checkpoint without one does not exist."""
-        _marker(Path(path)).unlink(missing_ok=True)
-        super().remove_checkpoint(path)
+__all__ = ["AtomicCheckpointIO", "Saved", "StepCheckpoints", "newest_checkpoint", "step_checkpoints"]
 
 
-class StepCheckpoints(ModelCheckpoint):
-    """Lightning's callback, without a leftover from each interruption."""
+class StepCheckpoints(Checkpoint):
+    """A checkpoint of every so many optimizer steps.
 
-    def _should_remove_checkpoint(self, trainer: L.Trainer, previous: str, current: str) -> bool:
-        """Lightning spares the checkpoint that it resumed from, for ever; here it grows old as the others do."""
-        assert self.dirpath is not None
-        return previous != current and Path(previous).absolute().parent == Path(self.dirpath).absolute()
-
-    def save_now(self, trainer: L.Trainer) -> None:
-        """Save at this step, unless that is done: for what ends a run between two checkpoints. All ranks call it."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-
-
-def step_checkpoints(folder: Path, *, every_n_steps: int, keep: int) -> ModelCheckpoint:
-    """Keep the last ``keep`` checkpoints of every so many optimizer steps."""
-    return StepCheckpoints(
-        dirpath=folder,
-        filename="step-{step:07.0f}",
-        auto_insert_metric_name=False,
-        monitor="step",
-        mode="max",
-        save_top_k=keep,
-        every_n_train_steps=every_n_steps,
-        enable_version_counter=False,  # a step that is made again replaces its checkpoint
-    )
-
-
-@dataclass(frozen=True, order=True)
-class Saved:
-    """A complete checkpoint."""
-
-    step: int
-    path: Path
-
-
-def newest_checkpoint(folder: Path, *, tell: Callable[[str], None]) -> Saved | None:
-    """The complete checkpoint of the latest step.
+    One process writes files, which takes a fifth of the time for a small model; many ranks, or one that is not to wait
+    for the disk, write folders. Either is read by any number of ranks.
 
     Args:
         folder: of the run's checkpoints.
-        tell: told of each file that had to be passed over, and why.
+        every_n_steps: optimizer steps from one to the next.
+        keep: of the newest; an older one goes when a newer one is complete.
+        asynchronous: go on training while a checkpoint is written from a copy in the host's memory. The next one waits
+            for it, and so does the end of training; until it is complete, the former is the newest.
+
+    Raises:
+        ValueError: for a number below 1.
     """
-    complete = []
-    for file in sorted(folder.glob("*.ckpt")):
-        facts = _facts(_marker(file))
-        if facts is None:
-            tell(f"checkpoint {file} is passed over: it was never finished")
-        elif file.stat().st_size != facts["bytes"]:
-            tell(f"checkpoint {file} is passed over: it has {file.stat().st_size} bytes of {facts['bytes']}")
+
+    def __init__(self, folder: Path, *, every_n_steps: int, keep: int, asynchronous: bool = False) -> None:
+        for key, value in (("every_n_steps", every_n_steps), ("keep", keep)):
+            if value < 1:
+                raise ValueError(f"callbacks.checkpoint.{key}={value}: expected >= 1")
+        self.folder, self.every_n_steps, self.keep, self.asynchronous = folder, every_n_steps, keep, asynchronous
+        self._saved_at: int | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """What a kill left half written is removed, by one rank."""
+        if stage == "fit" and trainer.is_global_zero:
+            remove_leftovers(self.folder)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        """Save if it is time.
+
+        Raises:
+            CheckpointError: on every rank, if one could not write this checkpoint or the one in the background.
+        """
+        if isinstance(trainer.strategy, FolderCheckpoints):
+            trainer.strategy.background.look()
+        if trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What is written in the background has to reach the disk."""
+        self.wait(trainer)
+
+    def save_now(self, trainer: L.Trainer) -> None:
+        """Save at this step, unless that is done, and return when it is on the disk: for what ends a run between two
+        checkpoints. All ranks call it.
+        """
+        self._save(trainer)
+        self.wait(trainer)
+
+    def wait(self, trainer: L.Trainer) -> None:
+        """Until the last checkpoint is complete. All ranks call it.
+
+        Raises:
+            CheckpointError: on every rank, if one could not write.
+        """
+        if isinstance(trainer.strategy, FolderCheckpoints):
+            trainer.strategy.background.wait()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        step = trainer.global_step
+        if step == self._saved_at:  # a step that was skipped leaves the count as it was
+            return
+        remove_older = partial(keep_newest, self.folder, self.keep)
+        path = self.folder / f"step-{step:07d}"
+        if self.asynchronous or getattr(trainer.strategy, "needs_folder", False):
+            trainer.save_checkpoint(path, storage_options=Saving(self.asynchronous, remove_older))
         else:
-            complete.append(Saved(facts["step"], file))
-    return max(complete, default=None)
+            trainer.save_checkpoint(path.with_name(path.name + FILE_SUFFIX))
+            remove_older()
+        self._saved_at = step
 
 
-def _marker(file: Path) -> Path:
-    return file.with_name(file.name + MARKER)
-
-
-def _facts(marker: Path) -> dict[str, int] | None:
-    """What a marker says; a power cut may have left it without contents."""
-    try:
-        return json.loads(marker.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def step_checkpoints(folder: Path, *, every_n_steps: int, keep: int, asynchronous: bool = False) -> StepCheckpoints:
+    """Keep the last ``keep`` checkpoints of every so many optimizer steps."""
+    return StepCheckpoints(folder, every_n_steps=every_n_steps, keep=keep, asynchronous=asynchronous)

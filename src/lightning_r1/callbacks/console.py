@@ -164,8 +164,6 @@ def quiet() -> None:
     for expected in (
         ".*does not have many workers.*",  # ticks need none
         ".*module.* in eval mode at the start of training.*",  # the reference
-        ".*ModelCheckpoint with manual optimization.*",  # the state after the step is the one to go on from
-        ".*Checkpoint directory .* exists and is not empty.*",
         ".*`srun` command is available on your system.*",  # who is on a cluster may well want to stay on one machine
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ):

@@ -16,7 +16,7 @@ from lightning_r1.evaluation.results import KS
 from lightning_r1.modules.phase import Phase
 from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.rewards.suite import RewardSuite
-from lightning_r1.rollout.engine import RolloutEngine
+from lightning_r1.rollout.engine import RolloutEngine, from_whole_weights
 from lightning_r1.text.records import write_jsonl
 from lightning_r1.types import Prompt, Sampling
 
@@ -135,17 +135,18 @@ class HeldOutEvaluation(Evaluation):
         self.engine.wake()
         self.engine.sync_weights(trainer.global_step)
         for name, prompts in self.sets.items():
-            result = evaluate(
-                self.engine,
-                self.grader,
-                prompts,
-                module.codec,
-                sampling=sampling,
-                seed=self.seed,
-                ks=self.ks,
-                progress=partial(module.report, "evaluate"),
-                still_wanted=interruption.look,
-            )
+            with from_whole_weights(self.engine, module.policy):
+                result = evaluate(
+                    self.engine,
+                    self.grader,
+                    prompts,
+                    module.codec,
+                    sampling=sampling,
+                    seed=self.seed,
+                    ks=self.ks,
+                    progress=partial(module.report, "evaluate"),
+                    still_wanted=interruption.look,
+                )
             numbers |= {f"eval/{name}/{metric}": value for metric, value in result.numbers.items()}
             if trainer.is_global_zero:
                 write_jsonl(self.folder / f"{name}-{trainer.global_step:05d}.jsonl", map(asdict, result.samples))

@@ -7,6 +7,7 @@ import lightning as L
 from lightning_r1.callbacks.evaluation import Evaluation
 from lightning_r1.evaluation.pairs import evaluate_pairs
 from lightning_r1.modules.reward_model import RewardModelling
+from lightning_r1.parallel.sharding import whole
 
 
 class ExampleEvaluation(Evaluation):
@@ -21,7 +22,8 @@ class ExampleEvaluation(Evaluation):
         assert isinstance(module, RewardModelling)
         numbers: dict[str, float] = {}
         for place, (name, examples) in enumerate(self.sets.items()):
-            of_set = evaluate_pairs(module.policy, examples, micro_batch_tokens=module.micro_batch_tokens)
+            with whole(module.policy):  # ranks have rows of different lengths, in different numbers of forwards
+                of_set = evaluate_pairs(module.policy, examples, micro_batch_tokens=module.micro_batch_tokens)
             numbers |= {f"eval/{name}/{metric}": value for metric, value in of_set.items()}
             if place == 0:
                 module.measured = {metric: of_set[metric] for metric in ("score_mean", "score_std")}

@@ -20,7 +20,7 @@ from lightning_r1.callbacks.checkpoint import StepCheckpoints
 from lightning_r1.callbacks.console import console
 from lightning_r1.modules.rollout_phase import RolloutPhase
 from lightning_r1.parallel.collectives import all_gather, all_max, rank
-from lightning_r1.parallel.interruption import Interrupted, interruption
+from lightning_r1.parallel.interruption import Interrupted, first_of_job, interruption
 from lightning_r1.parallel.slurm_job import end_of_job
 
 
@@ -84,7 +84,7 @@ class Requeue(L.Callback):
         if trainer.global_step >= int(trainer.max_steps):
             _save(trainer)
             return
-        cause = self._agree(next_step=_kind(pl_module))
+        cause = self._agree(pl_module)
         if cause:
             _save(trainer)
             raise interruption.interrupted(cause)
@@ -106,12 +106,16 @@ class Requeue(L.Callback):
         self.longest[self.now] = max(self.longest[self.now], now - self.since)
         self.now, self.since = kind, now
 
-    def _agree(self, next_step: str = "") -> str:
-        """Why all ranks leave now, or nothing. Rank 0 looks at the time, and tells the others when it has changed."""
+    def _agree(self, module: L.LightningModule | None = None) -> str:
+        """Why all ranks leave now, or nothing. Rank 0 looks at the time, and tells the others when it has changed.
+
+        Args:
+            module: whose next step has to fit; None asks for no step.
+        """
         news = self._poll() if rank() == 0 else False
         cause = interruption.wanted
-        if not cause and next_step and rank() == 0:
-            needed = self.longest[next_step] + self.longest["between"]
+        if not cause and module and rank() == 0:
+            needed = self.longest[_kind(module)] + self.longest["between"] + _landing(module)
             if time.time() + needed + self.margin_s > self._end():
                 cause = f"the time limit is near, and a step takes up to {needed:.0f} s"
         told = all_max(2 if cause else 1 if news else 0)
@@ -151,7 +155,7 @@ def leave_together(left: Interrupted, say: Any) -> None:
         left: what was raised on all ranks.
         say: called on rank 0 with ``left``.
     """
-    if rank() == 0:
+    if rank() == 0 and first_of_job():  # ranks that have not met yet all take themselves for the first
         say(left)
     left.told = True
     with suppress(RuntimeError):  # of those that are gone nothing is waited for
@@ -178,3 +182,10 @@ def _save(trainer: L.Trainer) -> None:
 def _kind(module: L.LightningModule) -> str:
     """Of the next step: whether it begins with a rollout."""
     return "rollout" if isinstance(module, RolloutPhase) and module.buffer.exhausted else "update"
+
+
+def _landing(module: L.LightningModule) -> float:
+    """Seconds that a rollout in flight may still take: a checkpoint waits for it, and then holds it."""
+    if not isinstance(module, RolloutPhase) or module.flight is None or module.last_rollout is None:
+        return 0.0
+    return module.last_rollout.generation_seconds + module.last_rollout.reward_seconds

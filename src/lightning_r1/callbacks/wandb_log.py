@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_r1.callbacks.console import console
+from lightning_r1.parallel.interruption import interruption
 
 
 class RunLogger(WandbLogger):
@@ -26,6 +29,12 @@ class RunLogger(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and wandb warns that it means nothing
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers of a step."""
+        with _while_it_lives():
+            super().log_metrics(metrics, step)
+
+    @rank_zero_only
     def alert(self, title: str, text: str) -> None:
         """Send a message to whoever watches the run, by mail or chat as they chose in W&B."""
         self.experiment.alert(title=title, text=text, level="WARN")
@@ -33,14 +42,29 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def preempted(self) -> None:
         """Say that the run goes on later: W&B shows it as preempted, not as failed."""
-        self.experiment.mark_preempting()
+        with _while_it_lives():
+            self.experiment.mark_preempting()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run."""
         super().finalize(status)
         if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            with _while_it_lives():
+                self._experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+@contextmanager
+def _while_it_lives() -> Iterator[None]:
+    """W&B's own process ends at SIGTERM, which Slurm sends to all of a job's: that must not keep the run from saving.
+
+    What is lost so stands in ``metrics.csv``.
+    """
+    try:
+        yield
+    except Exception:
+        if not interruption.wanted:
+            raise
 
 
 def wandb_logger(

@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers.logger import Logger
 
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, step_checkpoints
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, StepCheckpoints
 from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
@@ -26,6 +26,7 @@ from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec, build_policy, build_teacher
 from lightning_r1.config.build_reward_model import build_example_evaluation, build_reward_model
 from lightning_r1.config.build_rewards import build_rewards, build_scorer
+from lightning_r1.config.build_strategy import build_strategy, is_sharded
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures
@@ -110,7 +111,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         module = call_with(config["phase"]["module"], data=datamodule, **parts)
         evaluation = build_example_evaluation(config, datamodule)
     else:
-        codec, policy = build_policy(config)
+        codec, policy = build_policy(config, hollow=is_sharded(config))
         scorer = build_scorer(config)
         started.callback(scorer.close)
         engine = build_engine(config, policy, codec)
@@ -128,7 +129,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         RolloutRecorder(run_dir / "rollouts", **config["callbacks"]["rollouts"]),
         Watchdog(instantiate(config["callbacks"]["watchdog"], _convert_="all")),
         Requeue(**config["callbacks"]["requeue"]),  # behind all that belongs to a step
-        step_checkpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
+        StepCheckpoints(run_dir / "checkpoints", **config["callbacks"]["checkpoint"]),
     ]
     trainer = _trainer(config, callbacks, _loggers(config, run_dir), max_steps=count_steps(config, datamodule))
     return Run(config, run_dir, codec, module, datamodule, trainer, evaluation, suites)
@@ -277,7 +278,7 @@ def _trainer(
     trainer = call_with(
         config["trainer"],
         max_steps=max_steps,
-        strategy=config["parallel"]["strategy"],
+        strategy=build_strategy(config),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],

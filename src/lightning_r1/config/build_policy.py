@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from torch import nn
 
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.data.lessons import other_tokenizer
+from lightning_r1.models.adapter import add_adapter
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import read_card
-from lightning_r1.models.identity import vocabulary_hash
+from lightning_r1.models.identity import Base, vocabulary_hash
 from lightning_r1.models.load import build_model, hollow_model, load_model
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.saving import checkpoint_activations
@@ -46,18 +48,43 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
 
     Args:
         config: resolved.
-        hollow: without weights, on the ``meta`` device: for who only asks what it would be.
+        hollow: without weights, on the ``meta`` device: for who only asks what it would be, and for ranks that get
+            slices of them later, from what the policy's ``make`` gives.
     """
     model, codec = config["model"], build_codec(config)
     loading = {name: model[name] for name in ("dtype", "attention", "dropout")}
+    kind = model.get("adapter")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
             made = build_model(model["architecture"], codec.tokenizer, **loading)
     else:
         with _loading(model["path"]):
-            made = (hollow_model if hollow else load_model)(model["path"], **loading)
+            made = (
+                hollow_model(model["path"], **loading)
+                if hollow
+                else load_model(model["path"], four_bit=kind == "qlora", **loading)
+            )
+    base = None
+    if kind:
+        add_adapter(made, instantiate(config["adapter"], _convert_="all"), base=model["path"])
+        base = Base(str(model["path"]))
     checkpoint_activations(made, model.get("activation_checkpointing", False))
-    return codec, Policy(made, compiled=model.get("compile", False))
+    policy = Policy(made, compiled=model.get("compile", False), base=base)
+    if hollow:
+        policy.make = drawing_as_now(lambda: build_policy(config)[1])
+    return codec, policy
+
+
+def drawing_as_now(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """``make``, which finds torch's random numbers as they are now, and leaves them as they are then."""
+    now = torch.get_rng_state()
+
+    def made() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(now)
+            return make()
+
+    return made
 
 
 @contextmanager

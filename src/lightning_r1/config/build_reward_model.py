@@ -8,27 +8,36 @@ from typing import Any
 from hydra.utils import instantiate
 
 from lightning_r1.callbacks.example_evaluation import ExampleEvaluation
+from lightning_r1.config.build_strategy import is_sharded
 from lightning_r1.data.preferences import PreferenceDataModule
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.reward_model import RewardModel, new_reward_model
 from lightning_r1.models.saving import checkpoint_activations
 
 
-def build_reward_model(config: Mapping[str, Any], codec: Codec) -> RewardModel:
+def build_reward_model(config: Mapping[str, Any], codec: Codec, *, whole: bool = False) -> RewardModel:
     """The base model with a scalar head.
+
+    Args:
+        config: resolved.
+        codec: of the base model.
+        whole: with its weights also where it is to be sharded.
 
     Raises:
         ValueError: for a model that cannot have one.
     """
-    phase, model = config["phase"], config["model"]
+    phase, model, hollow = config["phase"], config["model"], is_sharded(config) and not whole
     made = new_reward_model(
         model["path"],
         codec.template,
         seed=config["seed"],
+        hollow=hollow,
         **{name: phase[name] for name in ("scope", "max_tokens")},
         **{name: model[name] for name in ("dtype", "attention", "dropout")},
     )
     checkpoint_activations(made.model, model.get("activation_checkpointing", False))
+    if hollow:
+        made.make = lambda: build_reward_model(config, codec, whole=True)
     return made
 
 

@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from lightning_r1.config.adapter_rules import ADAPTER_RULES
 from lightning_r1.config.engine_rules import ENGINE_RULES
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.optimizer_rules import OPTIMIZER_RULES
+from lightning_r1.config.parallel_rules import PARALLEL_RULES
 from lightning_r1.config.reading import Config, get
 from lightning_r1.config.reward_rules import REWARD_RULES
 from lightning_r1.config.rollout_rules import ROLLOUT_RULES
@@ -234,7 +236,7 @@ def correction_bounds_are_ordered(config: Config) -> None:
         )
 
 
-RULES.extend([*ROLLOUT_RULES, *REWARD_RULES, *ENGINE_RULES, *OPTIMIZER_RULES])
+RULES.extend([*PARALLEL_RULES, *OPTIMIZER_RULES, *ADAPTER_RULES, *ROLLOUT_RULES, *REWARD_RULES, *ENGINE_RULES])
 
 
 @rule

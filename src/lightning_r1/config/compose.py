@@ -29,6 +29,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from lightning_r1.config.build_strategy import with_ranks
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.leaving import leave
 from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
@@ -98,13 +99,13 @@ def with_lists(overrides: Sequence[str]) -> list[str]:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """A plain dict with every interpolation resolved.
+    """A plain dict with every interpolation resolved, and ranks counted.
 
     Raises:
         ConfigError: for a value that has to be given and was not, or an interpolation to nowhere.
     """
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return with_ranks(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         key = error.full_key or str(error)
         raise ConfigError(f"{key} is not set; add {key}=... to the command") from error

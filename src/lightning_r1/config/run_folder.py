@@ -21,8 +21,12 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.reading import JOB_LOGS
 
 SUMMARY = "summary.json"
-# none of it changes a number, but for answers that were left out because a reward failed
-_MAY_CHANGE = ("resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at")
+# none of it changes a number but by rounding, except for answers that were left out because a reward failed, and for
+# which completions share a minibatch where other ranks go on
+_MAY_CHANGE = (
+    "resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at",
+    "parallel", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
 
 
 def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -11,10 +11,11 @@ import torch
 from lightning_r1.config.build import call_with
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.doctor.findings import Finding, NotChecked, check, failed, ok, warning
-from lightning_r1.doctor.memory import gib, memory_of_device
+from lightning_r1.doctor.memory import memory_of_device
 from lightning_r1.doctor.patient import Patient
+from lightning_r1.doctor.units import gib
 from lightning_r1.experience.parity import logprob_gap
-from lightning_r1.models.memory_estimate import model_size
+from lightning_r1.models.footprint import model_size
 from lightning_r1.rollout.engine import RolloutEngine, close, seed_for
 from lightning_r1.types import Completion, Group
 

@@ -18,8 +18,9 @@ from lightning_r1.config.build import check as check_config
 from lightning_r1.config.checks import get
 from lightning_r1.config.run_folder import SUMMARY, provenance
 from lightning_r1.doctor.findings import Finding, NotChecked, check, failed, ok, warning
-from lightning_r1.doctor.memory import checkpoint_bytes, gib
+from lightning_r1.doctor.memory import checkpoint_bytes
 from lightning_r1.doctor.patient import Patient
+from lightning_r1.doctor.units import gib
 
 _SHOWN = ("torch", "transformers", "lightning")
 
@@ -72,7 +73,12 @@ def devices_are_there(patient: Patient) -> Iterator[Finding]:
     elif on_cpu:
         threads = patient.config["threads"] or torch.get_num_threads()
         told = f"no GPU is used: a CPU with {os.cpu_count()} cores, {threads} threads of torch"
-        yield ok(told) if accelerator == "cpu" else warning(told, "run the doctor where the run will be")
+        if accelerator == "cpu":
+            yield ok(told)
+        elif (gpu := patient.options["gpu"]) != "here":
+            yield ok(f"{told}; memory and time are estimated for {patient.ranks} x {gpu}")
+        else:
+            yield warning(told, "run the doctor where the run will be, or say gpu=h100 (or another of conf/gpu)")
     else:
         names = {torch.cuda.get_device_name(index) for index in range(found)}
         enough = not isinstance(asked, int) or asked <= found

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
 from lightning_r1.doctor.patient import Patient
-from lightning_r1.models.memory_estimate import (
-    Footprint,
-    ModelSize,
-    Sharing,
-    model_size,
-    on_ranks,
-    rollout_peak,
-    update_peak,
-)
-from lightning_r1.models.token_budget import split_by_tokens
+from lightning_r1.doctor.search import Option, fits, fitting, option
+from lightning_r1.doctor.units import duration, gib
+from lightning_r1.experience.batching import WORTH_SHARING
+from lightning_r1.models.footprint import Footprint, Sharing, model_size
+from lightning_r1.models.memory_estimate import Arrangement, Work, rollout_peak
 from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
 
-# allocators keep more than what is asked of them
-_ROOM = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The largest micro-batch of a rank: rows padded to a length, and how many micro-batches a step has."""
-
-    rows: int
-    length: int
-    micro_batches: int
+_SHOWN = 8
+_NO_LIMIT = 2**30  # engines that decide themselves how many rows are decoded together
 
 
 @check("model")
@@ -59,80 +45,131 @@ def the_model_can_read_it(patient: Patient) -> Iterator[Finding]:
 @check("memory")
 def memory_is_enough(patient: Patient) -> Iterator[Finding]:
     """The peaks of update and rollout against the device's memory."""
-    size, held = model_size(patient.hollow), memory_of_device(patient)
-    now = footprint(patient, size)
-    shared, ranks = sharing(patient), patient.ranks
-    where = f"each of {ranks} devices ({shared})" if ranks > 1 else "the device"
+    held, case, now = memory_of_device(patient), case_of(patient), settings_of(patient)
+    found = option(case, now, patient.cluster, held)
+    needs = found.needs
+    where = f"each of {patient.ranks} devices ({now.sharing})" if patient.ranks > 1 else "the device"
     told = (
-        f"{where} needs {gib(now.update)} for an update"
-        + (f" and {gib(now.sampling)} for a rollout" if now.rollout else "")
-        + f" ({parts_of(now)})"
+        f"{where} needs {gib(needs.update)} for an update"
+        + (f" and {gib(needs.sampling)} for a rollout" if needs.rollout else "")
+        + f" ({parts_of(needs)})"
+        + (f" and {gib(found.host)} of the host's" if found.host else "")
+        + f"; it has {gib(held)}"
+        + (f" ({patient.options['gpu']})" if patient.options["gpu"] != "here" else "")
     )
-    patient.tables.append(("memory of a device under other settings", settings(patient, size, held)))
-    if now.peak > held:
-        yield failed(f"{told}; it has {gib(held)}", "see the table of settings below for those that fit")
-    elif now.peak > _ROOM * held:
-        yield warning(f"{told}; it has {gib(held)}, which is tight", "see the table of settings below")
+    others = fitting(case, now, patient.cluster, held)
+    columns = ("setting", "update", "rollout", "host", "fits", "a rollout and its updates")
+    rows = [(" ".join(one.changes) or "as it is", *_costs(one, held)) for one in [found, *_others(others)]]
+    patient.tables.append((f"memory of a device of {gib(held)}, and what fits", columns, rows))
+    if patient.cluster:
+        yield ok(f"times assume {patient.cluster.told()}")
+    if needs.peak > held:
+        fix = "see the table of settings below for those that fit" if others else "more devices, or a smaller model"
+        yield failed(told, fix)
+    elif fits(found, held) == "tight":
+        yield warning(f"{told}, which is tight", "see the table of settings below")
     else:
-        yield ok(f"{told}; it has {gib(held)}")
+        yield ok(told)
 
 
-def footprint(
-    patient: Patient,
-    size: ModelSize,
-    *,
-    checkpointing: bool | None = None,
-    bits: int | None = None,
-    shared: Sharing | None = None,
-    one_row: bool = False,
-) -> Footprint:
-    """Of the run as it is, or under other settings: activation checkpointing, bits of the optimizer, sharing of the
-    model over ranks, micro-batches of one row.
-    """
-    model = patient.hollow.model
-    if checkpointing is None:
-        checkpointing = bool(model.is_gradient_checkpointing)
-    if bits is None:
-        bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    work = work_of(patient, one_row=one_row)
-    activations = patient.remembered(
-        ("update", work, checkpointing),
-        lambda: update_peak(
-            model.config,
-            rows=work.rows,
-            length=work.length,
-            dtype=model.dtype,
-            autocast=torch.bfloat16 if "mixed" in str(patient.config["trainer"]["precision"]) else None,
-            checkpointing=checkpointing,
-            accumulates=work.micro_batches > 1,
-            head=patient.kind != "reward_model",
-        ),
+def _others(options: Sequence[Option]) -> list[Option]:
+    """The cheapest few that change anything."""
+    return [one for one in options if one.changes][:_SHOWN]
+
+
+def _costs(one: Option, held: int) -> tuple[str, ...]:
+    return (
+        gib(one.needs.update),
+        gib(one.needs.sampling) if one.needs.rollout else "-",
+        gib(one.host) if one.host else "-",
+        fits(one, held),
+        duration(one.time.total) if one.time else "-",
     )
-    rollout = patient.remembered(("rollout",), lambda: _rollout(patient))
+
+
+def settings_of(patient: Patient) -> Settings:
+    """Of the run as it is."""
+    model, config = patient.hollow.model, patient.config
+    kind = config["model"].get("activation_checkpointing", False)
+    return Settings(
+        micro_batch_tokens=config["phase"]["module"]["micro_batch_tokens"],
+        checkpointing=kind if model.is_gradient_checkpointing else False,
+        bits=8 if "8bit" in str(config["optim"]["_target_"]) else 32,
+        masters=keeps_masters(patient),
+        sharing=sharing(patient),
+        mixed=config["parallel"].get("mixed_precision") == "bf16",
+        cpu_offload=bool(config["parallel"].get("cpu_offload")),
+        max_rows=patient.config["rollout"].get("max_rows") or _NO_LIMIT,
+        sampler="server" if "vllm_server" in str(config["rollout"]["_target_"]) else "here",
+    )
+
+
+def case_of(patient: Patient) -> Case:
+    """The run as a question to the estimates."""
+    return patient.remembered("case", lambda: _case(patient))
+
+
+def _case(patient: Patient) -> Case:
+    model, size = patient.hollow.model, model_size(patient.hollow)
+    rows = settings_of(patient).max_rows
     # the next rollout is sampled while this one trains, from weights of its own if the engine is in this process
     overlaps = patient.rolls_out and patient.module.rollout_plan.overlap_rollouts
     own = size.weights if overlaps and isinstance(patient.module.engine, BesideEngine) else 0
-    one = Footprint(
-        weights=size.weights,
-        # where gradients are added up in float32, those of a micro-batch stand beside the sum
-        gradients=size.weights + (size.masters if bits == 32 and keeps_masters(patient) else 0),
-        optimizer=optimizer_bytes(patient, size, bits),
+    return Case(
+        config=model.config,
+        size=size,
+        dtype=model.dtype,
+        batch=batch_of(patient),
+        # a server that is asked for has devices of its own, beside the run's
+        gpus=patient.ranks,
+        rollout=lambda rows: patient.remembered(("rollout", rows), lambda: _rollout(patient, rows)),
         frozen=frozen_bytes(patient) + own,
-        activations=activations + (rollout if overlaps else 0),
-        rollout=rollout,
+        beside=_rollout(patient, rows) if overlaps else 0,
+        autocast=torch.bfloat16 if "mixed" in str(patient.config["trainer"]["precision"]) else None,
+        arrangement=arrangement_of(patient),
+        head=patient.kind != "reward_model",
+        on_cpu=patient.estimates_cpu,
     )
-    return on_ranks(one, size, shared or sharing(patient), patient.ranks)
 
 
-def work_of(patient: Patient, *, one_row: bool = False) -> Work:
-    """The largest micro-batch that can occur: rows at their limit, dealt as the run deals them."""
-    rows, longest = rows_of_step(patient), longest_row(patient)
-    budget = longest if one_row else patient.config["phase"]["module"]["micro_batch_tokens"]
-    parts = split_by_tokens([longest] * rows, budget)
-    # shorter rows fill the budget better than those at the limit do
-    tokens = max(longest, min(budget, rows * longest))
-    largest = max(1, tokens // longest)
-    return Work(largest, tokens // largest, len(parts))
+def batch_of(patient: Patient) -> Batch:
+    """A rollout and its updates, or one update where nothing is sampled."""
+    longest = longest_row(patient)
+    if not patient.rolls_out:
+        return Batch(rows=rows_of_step(patient) * patient.ranks, updates=1, prompt=1, completion=longest - 1)
+    plan = patient.module.rollout_plan
+    updates = plan.minibatches_per_rollout * plan.num_iterations
+    algo = patient.config["algo"]
+    return Batch(
+        rows=rows_of_step(patient) * patient.ranks,
+        updates=updates,
+        prompt=patient.data.longest,
+        completion=plan.sampling.max_new_tokens,
+        group_size=plan.sampling.group_size,
+        sampled=plan.prompts_per_rollout * plan.sampling.group_size,
+        # the policy's own numbers before its updates, and the reference's (or the teacher's)
+        scorings=int(updates > 1 and patient.kind == "rl")
+        + int(bool(algo.get("kl_coef")) or patient.kind == "distill"),
+    )
+
+
+def arrangement_of(patient: Patient) -> Arrangement:
+    """Of rows in a micro-batch at the limit; prompts are shared where a group stays whole and that pays."""
+    layouts = getattr(patient.module, "layouts", None) if patient.kind != "reward_model" else None
+    if layouts is None:
+        return "padded"
+    if patient.rolls_out and patient.config["algo"].get("whole_groups") and layouts.shared_prefix != "off":
+        batch = batch_of(patient)
+        both = batch.group_size * (batch.prompt + batch.completion)
+        if layouts.shared_prefix == "on" or batch.prompt + batch.group_size * batch.completion <= WORTH_SHARING * both:
+            return "shared prefix"
+    return "packed" if layouts.packed else "padded"
+
+
+def work_of(patient: Patient) -> tuple[Work, int]:
+    """The largest micro-batch that can occur on a rank, and how many an update has."""
+    case, now = case_of(patient), settings_of(patient)
+    return case.work(now), case.micro_batches(now)
 
 
 def rows_of_step(patient: Patient) -> int:
@@ -173,16 +210,11 @@ def keeps_masters(patient: Patient) -> bool:
     return patient.config["optim"].get("master_weights") == "auto"
 
 
-def optimizer_bytes(patient: Patient, size: ModelSize, bits: int) -> int:
-    """Of the optimizer's states, masters included."""
-    return size.mastered_states if bits == 32 and keeps_masters(patient) else size.states[bits]
-
-
 def checkpoint_bytes(patient: Patient) -> int:
     """Of one checkpoint: the weights of all models that the module holds, and the optimizer's states."""
     size = model_size(patient.hollow)
     bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    return size.weights + optimizer_bytes(patient, size, bits) + frozen_bytes(patient)
+    return size.weights + size.optimizer(bits, masters=keeps_masters(patient)) + frozen_bytes(patient)
 
 
 def sharing(patient: Patient) -> Sharing:
@@ -193,36 +225,8 @@ def sharing(patient: Patient) -> Sharing:
     return "ddp" if patient.ranks > 1 else "single"
 
 
-def settings(patient: Patient, size: ModelSize, held: int) -> list[tuple[str, ...]]:
-    """Other settings: what they are, the peaks of update and rollout, and whether they fit."""
-    others: dict[str, dict[str, Any]] = {
-        "as it is": {},
-        "micro-batches of one row": {"one_row": True},
-        "activation checkpointing": {"checkpointing": True},
-        "8-bit optimizer": {"bits": 8},
-        "checkpointing + 8-bit": {"checkpointing": True, "bits": 8},
-        "checkpointing + 8-bit + one row": {"checkpointing": True, "bits": 8, "one_row": True},
-    }
-    if patient.ranks > 1:
-        others[f"sharded over {patient.ranks}"] = {"shared": "fsdp"}
-        others[f"sharded over {patient.ranks} + checkpointing + 8-bit"] = {
-            "shared": "fsdp",
-            "checkpointing": True,
-            "bits": 8,
-        }
-    found = {name: footprint(patient, size, **said) for name, said in others.items()}
-    return [
-        (name, gib(needs.update), gib(needs.sampling) if needs.rollout else "-", _fits(needs.peak, held))
-        for name, needs in found.items()
-    ]
-
-
-def _fits(peak: int, held: int) -> str:
-    return "no" if peak > held else "tight" if peak > _ROOM * held else "yes"
-
-
-def _rollout(patient: Patient) -> int:
-    """The larger peak of a rollout in training and in evaluation."""
+def _rollout(patient: Patient, rows: int) -> int:
+    """The larger peak of a rollout in training and in evaluation, with so many rows decoded together."""
     if patient.kind in ("text", "sft", "reward_model") and not patient.sets:
         return 0
     asked: list[tuple[Sampling, int, int]] = []
@@ -233,13 +237,11 @@ def _rollout(patient: Patient) -> int:
         prompts = [prompt for held_out in patient.sets.values() for prompt in held_out]
         longest = max(len(prompt.token_ids) for prompt in prompts)
         asked.append((patient.evaluation_sampling, -(-len(prompts) // patient.ranks), longest))
-    return max(_sampling_peak(patient, *one) for one in asked)
+    return max(_sampling_peak(patient, rows, *one) for one in asked)
 
 
-def _sampling_peak(patient: Patient, sampling: Sampling, prompts: int, longest: int) -> int:
-    together = patient.config["rollout"].get("max_rows")
-    if together:
-        prompts = min(prompts, max(1, together // sampling.group_size))
+def _sampling_peak(patient: Patient, together: int, sampling: Sampling, prompts: int, longest: int) -> int:
+    prompts = min(prompts, max(1, together // sampling.group_size))
     model = patient.hollow.model
     return rollout_peak(
         model.config,
@@ -249,7 +251,7 @@ def _sampling_peak(patient: Patient, sampling: Sampling, prompts: int, longest: 
         new_tokens=sampling.max_new_tokens,
         sample=lambda logits: sample_tokens(logits, torch.zeros(len(logits)), replace(sampling, group_size=1)),
         dtype=model.dtype,
-        on_cpu=patient.on_cpu,
+        on_cpu=patient.estimates_cpu,
     )
 
 
@@ -276,12 +278,3 @@ def parts_of(needs: Footprint) -> str:
         "rollout cache": needs.rollout,
     }
     return ", ".join(f"{name} {gib(value)}" for name, value in parts.items() if value)
-
-
-def gib(count: float) -> str:
-    """Bytes for people.
-
-    >>> gib(3 * 2**30), gib(5 * 2**20)
-    ('3.0 GiB', '5 MiB')
-    """
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**29 else f"{count / 2**20:,.0f} MiB"

@@ -15,6 +15,7 @@ from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_codec, build_policy
 from lightning_r1.config.build_rewards import build_rewards
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.doctor.cluster import Cluster, cluster_of
 from lightning_r1.doctor.findings import NotChecked
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
@@ -64,8 +65,8 @@ class Patient:
         """Whether the model is on the hub, and the hub far away."""
         self.speed: dict[str, float] = {}
         """Tokens a second that the engine check measured: ``sampled`` and ``scored``."""
-        self.tables: list[tuple[str, list[tuple[str, ...]]]] = []
-        """Shown below the findings: a title, and rows."""
+        self.tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
+        """Shown below the findings: a title, columns and rows."""
         self._known: dict[Any, Any] = {}
 
     @property
@@ -83,6 +84,16 @@ class Patient:
     def on_cpu(self) -> bool:
         """Whether the run will be, as far as this machine tells."""
         return self.config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+
+    @property
+    def estimates_cpu(self) -> bool:
+        """Whether memory is estimated for a CPU: a GPU that is asked about need not be here."""
+        return self.on_cpu and self.options["gpu"] in ("here", "cpu")
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The devices of the run, where their speed is said."""
+        return cluster_of(self.options, self.ranks)
 
     @property
     def evaluation_sampling(self) -> Sampling:

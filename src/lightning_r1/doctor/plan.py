@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
-from lightning_r1.doctor.findings import Finding, NotChecked, check, ok
-from lightning_r1.doctor.memory import checkpoint_bytes, gib, longest_row, rows_of_step, work_of
+from lightning_r1.doctor.findings import Finding, check, ok
+from lightning_r1.doctor.memory import (
+    case_of,
+    checkpoint_bytes,
+    longest_row,
+    memory_of_device,
+    rows_of_step,
+    settings_of,
+    work_of,
+)
 from lightning_r1.doctor.patient import Patient
+from lightning_r1.doctor.step_time import step_time
+from lightning_r1.doctor.units import counted, duration, gib
 from lightning_r1.experience.batching import micro_batches
-from lightning_r1.models.memory_estimate import model_size
 from lightning_r1.modules.rollout_phase import RolloutPhase
 from lightning_r1.modules.supervised import Supervised
-
-# a token that is trained on costs two operations a parameter in the forward and four in the backward; with activation
-# checkpointing the forward is made twice
-_TRAINED, _TRAINED_TWICE = 6, 8
 
 
 @check("batch plan")
@@ -39,7 +45,7 @@ def _rollouts(patient: Patient) -> Iterator[Finding]:
     of_a_rollout = plan.minibatches_per_rollout * plan.num_iterations
     rollouts = -(-patient.steps // of_a_rollout)
     rows, new = plan.prompts_per_rollout * plan.sampling.group_size, plan.sampling.max_new_tokens
-    work, step_rows = work_of(patient), rows_of_step(patient)
+    (work, micro), step_rows = work_of(patient), rows_of_step(patient)
     yield ok(
         f"{counted(patient.steps, 'optimizer step')} from {counted(rollouts, 'rollout')}; "
         f"{rollouts * plan.prompts_per_rollout:,} prompts are drawn, "
@@ -48,7 +54,8 @@ def _rollouts(patient: Patient) -> Iterator[Finding]:
     yield ok(
         f"each of {counted(ranks, 'rank')} samples {counted(plan.prompts_per_rollout // ranks, 'prompt')} a rollout, "
         f"and learns from {counted(step_rows, 'completion')} a step, at the token limit in "
-        f"{counted(work.micro_batches, 'micro-batch', 'micro-batches')} of at most {work.rows} x {work.length} tokens"
+        f"{counted(micro, 'micro-batch', 'micro-batches')} of at most {work.rows} x {work.prompt + work.completion} "
+        "tokens"
     )
     yield ok(
         f"at the limit of {new:,} new tokens a rollout samples {rows * new:,} tokens, and a step trains on "
@@ -109,52 +116,11 @@ def _time(patient: Patient) -> Iterator[Finding]:
             f"{duration(seconds)}, the run {duration(rollouts * seconds)}; large batches are faster, "
             "and most answers shorter"
         )
-    options = patient.options
-    if options["tflops"] and options["bandwidth_gb_s"]:
-        seconds = sum(paper_seconds(patient, sampled=sampled, trained=trained))
+    if patient.cluster:
+        needed = step_time(case_of(patient), settings_of(patient), patient.cluster, memory=memory_of_device(patient))
+        parts = {field.name: getattr(needed, field.name) for field in fields(needed)}
         yield ok(
-            f"on paper ({options['tflops']:g} TFLOPS at {options['mfu']:.0%}, {options['bandwidth_gb_s']:g} GB/s) a "
-            f"rollout at the limit and its updates take {duration(seconds)}, the run {duration(rollouts * seconds)}"
+            f"on paper a rollout at the limit and its updates take {duration(needed.total)} "
+            f"({', '.join(f'{name} {duration(seconds)}' for name, seconds in parts.items() if seconds)}), the run "
+            f"{duration(rollouts * needed.total)}, assuming {patient.cluster.told()}"
         )
-
-
-def paper_seconds(patient: Patient, *, sampled: float, trained: float) -> tuple[float, float]:
-    """Seconds of a rollout and of its updates on one rank: bound by memory bandwidth, and by arithmetic.
-
-    Args:
-        patient: the run, with ``tflops``, ``mfu`` and ``bandwidth_gb_s`` said.
-        sampled: tokens of a rollout that the rank samples.
-        trained: tokens of its updates, prompts included.
-    """
-    size, options = model_size(patient.hollow), patient.options
-    plan = patient.module.rollout_plan
-    rows = patient.config["rollout"].get("max_rows")
-    if not rows:
-        raise NotChecked("rollout.max_rows is not known, so the speed on paper is not either")
-    together = min(rows, sampled / plan.sampling.max_new_tokens)
-    cache = patient.remembered(("rollout",), lambda: 0) / 2  # half full on average
-    a_token = (size.weights + cache) / (options["bandwidth_gb_s"] * 1e9)
-    operations = _TRAINED_TWICE if patient.hollow.model.is_gradient_checkpointing else _TRAINED
-    arithmetic = operations * size.parameters * trained / (options["tflops"] * 1e12 * options["mfu"])
-    return sampled / together * a_token, arithmetic
-
-
-def duration(seconds: float) -> str:
-    """For people.
-
-    >>> duration(0.25), duration(90), duration(7200), duration(300000)
-    ('0.2 s', '1.5 min', '2.0 h', '3.5 days')
-    """
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size * (2 if unit == "days" else 1):
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "step"), counted(2000, "step")
-    ('1 step', '2,000 steps')
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

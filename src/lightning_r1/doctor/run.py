@@ -44,8 +44,8 @@ def doctor(config: Mapping[str, Any]) -> dict[str, list[Finding]]:
             _show(name, found[name])
     finally:
         patient.close()
-    for title, rows in patient.tables:
-        _show_table(title, rows)
+    for title, columns, rows in patient.tables:
+        _show_table(title, columns, rows)
     counts = {level: sum(finding.level == level for of in found.values() for finding in of) for level in _COLOURS}
     verdict = "this run should not be started as it is" if counts["failed"] else "this run can be started"
     colour = _COLOURS["failed" if counts["failed"] else "ok"]
@@ -79,10 +79,10 @@ def _show(name: str, findings: Sequence[Finding]) -> None:
         console.print(f"{heading:<11} [{colour}]{finding.level:<7}[/] {escape(finding.text)}{fix}", soft_wrap=True)
 
 
-def _show_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+def _show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("setting", "update", "rollout", "fits"):
-        table.add_column(column, justify="left" if column == "setting" else "right")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

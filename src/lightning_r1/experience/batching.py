@@ -13,8 +13,8 @@ from lightning_r1.models.layout import Layout, pack
 from lightning_r1.models.token_budget import split_by_tokens
 
 Choice = Literal["auto", "on", "off"]
-# sharing pays where it leaves at most this share of the tokens that padded rows would have; see benchmark=update
-_WORTH_SHARING = 0.8
+WORTH_SHARING = 0.8
+"""Sharing pays where it leaves at most this share of the tokens that padded rows would have; see benchmark=update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Layouts:
         lengths = {prompt: len(ids) for prompt, ids in zip(prompts, sequences.prompt_ids, strict=True)}
         total = sum(sequences.lengths())
         shared = total - sum(map(len, sequences.prompt_ids)) + sum(lengths.values())
-        return shared <= _WORTH_SHARING * total
+        return shared <= WORTH_SHARING * total
 
 
 def pad(sequences: Sequences, pad_id: int, layout: Layout | None = None) -> MicroBatch:

@@ -8,6 +8,7 @@ seed; the buffer with its position is part of every checkpoint.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -31,39 +32,49 @@ class ExperienceBuffer:
     def __init__(
         self, sequences: Sequences, *, minibatches: int, iterations: int, seed: int, whole_groups: bool = False
     ) -> None:
-        self.sequences = sequences
-        self.minibatches, self.iterations, self.seed = minibatches, iterations, seed
-        self.whole_groups = whole_groups
-        self.position = 0
+        self.sequences, self.position = sequences, 0
+        units = self._groups() if whole_groups else [[row] for row in range(len(sequences))]
+        orders = [_shuffled(units, f"{seed}/iteration/{iteration}") for iteration in range(iterations)]
+        # dealt out one by one, so that sizes differ by one row (or one group) at most
+        self._schedule = [order[place::minibatches] for order in orders for place in range(minibatches)]
+
+    @classmethod
+    def scheduled(cls, sequences: Sequences, schedule: list[list[list[int]]]) -> ExperienceBuffer:
+        """Of minibatches that are decided already: of each its units, the rows that stay together."""
+        buffer = cls(sequences, minibatches=0, iterations=0, seed=0)
+        buffer._schedule = schedule
+        return buffer
 
     @classmethod
     def empty(cls) -> ExperienceBuffer:
         """Before the first rollout: exhausted."""
-        return cls(Sequences([], [], torch.zeros(0)), minibatches=0, iterations=0, seed=0)
+        return cls.scheduled(Sequences([], [], torch.zeros(0)), [])
+
+    @property
+    def left(self) -> int:
+        """Minibatches that were not handed out yet."""
+        return len(self._schedule) - self.position
 
     @property
     def exhausted(self) -> bool:
         """Whether every minibatch was handed out, so that the next step begins with a rollout."""
-        return self.position >= self.minibatches * self.iterations
+        return self.left <= 0
+
+    def units(self, position: int) -> list[list[int]]:
+        """Rows of the minibatch at a position, those together that stay together."""
+        return self._schedule[position]
 
     def next_minibatch(self) -> Sequences:
-        """The next minibatch; rows are dealt out evenly, so that sizes differ by one (or one group) at most.
+        """The next minibatch.
 
         Raises:
             IndexError: if the buffer is exhausted.
         """
         if self.exhausted:
             raise IndexError("the experience buffer is exhausted; roll out first")
-        iteration, place = divmod(self.position, self.minibatches)
+        dealt = self.units(self.position)
         self.position += 1
-        dealt = self._order(iteration)[place :: self.minibatches]
         return self.sequences.select([row for rows in dealt for row in rows])
-
-    def _order(self, iteration: int) -> list[list[int]]:
-        """Rows that stay together, shuffled."""
-        order = self._groups() if self.whole_groups else [[row] for row in range(len(self.sequences))]
-        random.Random(f"{self.seed}/iteration/{iteration}").shuffle(order)
-        return order
 
     def _groups(self) -> list[list[int]]:
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -77,24 +88,26 @@ class ExperienceBuffer:
             return {}
         return {
             "sequences": {field.name: getattr(self.sequences, field.name) for field in fields(Sequences)},
-            "minibatches": self.minibatches,
-            "iterations": self.iterations,
-            "seed": self.seed,
-            "whole_groups": self.whole_groups,
+            "schedule": self._schedule,
             "position": self.position,
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> ExperienceBuffer:
+    def from_state_dict(cls, state: Mapping[str, Any]) -> ExperienceBuffer:
         """The buffer that :meth:`state_dict` described."""
         if not state:
             return cls.empty()
-        buffer = cls(
-            Sequences(**state["sequences"]),
-            minibatches=state["minibatches"],
-            iterations=state["iterations"],
-            seed=state["seed"],
-            whole_groups=state["whole_groups"],
-        )
+        sequences = Sequences(**state["sequences"])
+        if "schedule" in state:
+            buffer = cls.scheduled(sequences, state["schedule"])
+        else:  # of a checkpoint that names the orders' seed
+            orders = ("minibatches", "iterations", "seed", "whole_groups")
+            buffer = cls(sequences, **{name: state[name] for name in orders})
         buffer.position = state["position"]
         return buffer
+
+
+def _shuffled(units: list[list[int]], seed: str) -> list[list[int]]:
+    order = list(units)
+    random.Random(seed).shuffle(order)
+    return order

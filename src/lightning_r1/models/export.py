@@ -10,17 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
 
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.adapter_state import save_adapter
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.live_weights import whole_weights
+from lightning_r1.models.merging import plain_shell
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import load_tokenizer
 
 CARD = "lightning_r1.json"
+_MOST_A_FILE = "5GB"
 
 
-def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[str, Any]) -> Path:
-    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing.
+def export_model(
+    policy: Policy, codec: Codec, folder: Path, *, card: Mapping[str, Any], weights: dict[str, Tensor] | None = None
+) -> Path:
+    """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing; an adapter is merged.
 
     The chat template renders this project's template, and ``generation_config`` holds the R1
     paper's evaluation sampling (temperature 0.6, top-p 0.95).
@@ -30,6 +38,7 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
         codec: its template and tokenizer.
         folder: is replaced if it exists.
         card: facts to keep beside the weights, in ``lightning_r1.json`` (phase, commit, ...).
+        weights: of the transformers model, if its own are sharded; see :func:`.whole_weights`.
 
     Returns:
         ``folder``.
@@ -38,7 +47,7 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
         ValueError: if transformers would read another tokenizer back; the folder is left as it was.
     """
     with replacing(folder) as beside:
-        policy.model.save_pretrained(beside)
+        save_weights(policy.model, beside, weights)
         GenerationConfig(
             do_sample=True,
             temperature=0.6,
@@ -53,6 +62,30 @@ def export_model(policy: Policy, codec: Codec, folder: Path, *, card: Mapping[st
         _check_readable(beside, policy, codec)
         write_card(beside, codec, card)
     return folder
+
+
+def export_adapter(policy: Policy, folder: Path, weights: dict[str, Tensor]) -> Path:
+    """Write the adapter alone, in PEFT's format, for who has the base; all or nothing.
+
+    Args:
+        policy: with an adapter.
+        folder: is replaced if it exists.
+        weights: of the adapter, see :func:`.adapter_weights`.
+
+    Returns:
+        ``folder``.
+    """
+    with replacing(folder) as beside:
+        save_adapter(policy.model, beside, weights)
+    return folder
+
+
+def save_weights(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None) -> None:
+    """Write config and weights, in files of at most 5 GB."""
+    if has_adapter(model):
+        weights = whole_weights(model, keep=True) if weights is None else weights
+        model = plain_shell(model)
+    model.save_pretrained(folder, state_dict=weights, max_shard_size=_MOST_A_FILE)
 
 
 @contextmanager

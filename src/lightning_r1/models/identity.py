@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
+_SAMPLES, _SAMPLE_BYTES = 64, 2**16
 _PROBE = "Wait, 2 * 15?1=9 (1.5) x\n\nLet's see: Ünïcode 42.<think></think>"
 
 
@@ -34,4 +37,43 @@ def weights_hash(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+class Base:
+    """The model that an adapter stands on.
+
+    Args:
+        path: a folder, or a hub id.
+        fingerprint: of its files, if known; else they are read when it is asked for, and have been loaded by then.
+    """
+
+    def __init__(self, path: str, fingerprint: str | None = None) -> None:
+        self.path, self._fingerprint = path, fingerprint
+
+    def told(self) -> dict[str, str]:
+        """``path`` and ``fingerprint``."""
+        if self._fingerprint is None:
+            self._fingerprint = files_hash(self.path)
+        return {"path": self.path, "fingerprint": self._fingerprint}
+
+
+def files_hash(path: str | Path) -> str:
+    """Twelve hex digits over a stored model: its config, and of each file of weights name, size and 64 samples.
+
+    No weight is loaded, and large files are not read through: training moves every number, so that 64 blocks of 64 KiB
+    tell two models apart.
+
+    Args:
+        path: a folder, or a hub id whose files are here already.
+    """
+    config = Path(str(cached_file(str(path), "config.json")))
+    digest = hashlib.sha256(config.read_bytes())
+    for file in sorted(file for file in config.parent.iterdir() if file.suffix in (".safetensors", ".bin")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            for sample in range(_SAMPLES):
+                content.seek(max(0, size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
+                digest.update(content.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:12]

@@ -18,15 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lightning_r1.models.adapter import is_plain_adapter
 from lightning_r1.models.cache import RolloutCache
+from lightning_r1.models.merging import merged
 
 _FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
 _ROPES = {"default", "linear", "llama3", "yarn"}  # a table of angles; others change them as a row grows
+# the last three stand in adapters
+_PLAIN = (nn.Linear, nn.Embedding, nn.ModuleList, nn.ModuleDict, nn.ParameterDict, nn.Identity)
 _MOST_BYTES = 64 * 2**20
 
 
 def can_be_lean(model: PreTrainedModel) -> bool:
-    """Whether :class:`LeanStep` computes this model: float32 on a CPU, small, and nothing added to it."""
+    """Whether :class:`LeanStep` computes this model: float32 on a CPU, small, with nothing but an adapter added."""
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     return (
@@ -48,12 +52,15 @@ def _slides(config: Any) -> bool:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """No hook watches it, no adapter is wrapped around it, nobody replaced its forward."""
+    """No hook watches it, nothing but a plain adapter is wrapped around it, nobody replaced its forward."""
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    known = type(module) in (nn.Linear, nn.Embedding, nn.ModuleList) or type(module).__module__.startswith(
-        "transformers."
-    )
+    known = type(module) in _PLAIN or type(module).__module__.startswith("transformers.") or is_plain_adapter(module)
     return known and not hooked
+
+
+def _weight(module: Any) -> Tensor:
+    """``[out, in]``, with the adapter if there is one."""
+    return merged(module) if is_plain_adapter(module) else module.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class LeanStep:
         attention, mlp = layer.self_attn, layer.mlp
         before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-        attend = torch.cat([part.weight for part in parts]) * before
+        attend = torch.cat([_weight(part) for part in parts]) * before
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         norms = None
         queries = self.heads * self.size
@@ -125,11 +132,11 @@ class LeanStep:
             attend,
             bias,
             norms,
-            attention.o_proj.weight.t(),
+            _weight(attention.o_proj).t(),
             attention.o_proj.bias,
-            torch.cat([part.weight for part in wide]) * between,
+            torch.cat([_weight(part) for part in wide]) * between,
             None if wide[0].bias is None else torch.cat([part.bias for part in wide]),
-            mlp.down_proj.weight.t(),
+            _weight(mlp.down_proj).t(),
             mlp.down_proj.bias,
         )
 

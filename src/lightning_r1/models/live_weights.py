@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.merging import as_whole, typed
 
 _ALIGNED = 16
 """Bytes; every tensor of a bucket begins at a multiple, so that it can be read where it lies."""
@@ -28,18 +33,36 @@ class Bucket:
 def live_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Names as in a checkpoint, and whole tensors; tied ones once, under their first name.
 
-    Parameters are cast to ``dtype``. Buffers are not: where a model keeps numbers in one, it needs them as they
-    are. Sharded tensors are made whole one at a time, which is collective: every rank has to go through them.
+    Parameters are cast to ``dtype``, buffers are not; adapters are merged into their layers, weights in four bits are
+    dequantised, both for that moment only, see :mod:`lightning_r1.models.merging`. Sharded tensors are made whole one
+    at a time, which is collective: every rank has to go through them.
     """
-    seen: set[int] = set()
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        whole = whole.detach()
-        yield name, whole.to(dtype) if name in parameters and whole.is_floating_point() else whole
+    return typed(model, dtype)
+
+
+def whole_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
+    """A model's plain state in host memory, made one tensor at a time; None where its own state is that already.
+
+    Of a sharded model, collective, and of one with an adapter, which is merged. Tied tensors are one under all their
+    names, or come once beside an adapter.
+
+    Args:
+        model: any.
+        keep: whether this rank wants them; the others are given nothing.
+    """
+    state = model.state_dict(keep_vars=True)
+    sharded = any(isinstance(tensor, DTensor) for tensor in state.values())
+    if has_adapter(model):
+        wanted = typed(model, cast(torch.dtype, model.dtype)) if keep or sharded else iter(())
+        return {name: tensor.cpu() for name, tensor in wanted if keep}
+    if not sharded:
+        return None
+    kept: dict[int, Tensor] = {}
+    for tensor in state.values():
+        if id(tensor) not in kept:
+            whole = as_whole(tensor)
+            kept[id(tensor)] = whole.cpu() if keep else torch.empty(0)
+    return {name: kept[id(tensor)] for name, tensor in state.items()} if keep else {}
 
 
 def buckets(weights: Iterator[tuple[str, Tensor]], most_bytes: int) -> Iterator[Bucket]:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import importlib.util
+import logging as python_logging
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
-    path: str | Path, *, dtype: str = "float32", attention: str = "sdpa", dropout: float = 0.0
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    dropout: float = 0.0,
+    four_bit: bool = False,
 ) -> PreTrainedModel:
     """A causal language model from a folder or the hub.
 
@@ -25,12 +40,20 @@ def load_model(
         dtype: of the weights: float32, bfloat16 or float16.
         attention: ``auto``, ``flash`` or ``sdpa``; auto is flash where it can run.
         dropout: set on every dropout of the architecture; RL wants 0.
+        four_bit: store linear layers as NF4 with doubly quantised scales (QLoRA, arXiv 2305.14314), frozen; products
+            are made in ``dtype``, and everything else (embeddings, head, norms) has it.
 
     Raises:
         ValueError: for an unknown dtype or attention, and for flash where it cannot run.
     """
     options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
-    return AutoModelForCausalLM.from_pretrained(str(path), **options)
+    if four_bit:
+        # bitsandbytes quantises where the model will be, one layer after the other
+        options |= {"quantization_config": _nf4(options["dtype"]), "device_map": {"": _own_device()}}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), **options)
+    if four_bit:
+        _keep_codes(model)
+    return model
 
 
 def hollow_model(
@@ -39,7 +62,10 @@ def hollow_model(
     """What :func:`load_model` would give, without its weights: on the ``meta`` device, from ``config.json`` alone."""
     options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(options.pop("config"), **options)
+        model = AutoModelForCausalLM.from_config(options.pop("config"), **options)
+    with suppress(OSError):  # many have none
+        model.generation_config = GenerationConfig.from_pretrained(str(path))
+    return model
 
 
 def loading_options(path: str | Path, *, dtype: str, attention: str, dropout: float, **fields: Any) -> dict[str, Any]:
@@ -103,9 +129,28 @@ def stops_of(path: str | Path | None) -> list[int]:
 
 
 def quiet_transformers() -> None:
-    """No progress bars for loading and saving; errors still speak."""
+    """No progress bars for loading and saving, no word of a fast kernel that bitsandbytes lacks; errors still speak."""
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _keep_codes(model: PreTrainedModel) -> None:
+    """On some CPUs bitsandbytes would pack the codes anew, with coarser scales, as soon as the model samples."""
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
+
+
+def _own_device() -> str:
+    """Of this process, before a trainer has told it."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -5,21 +5,20 @@ which have a shape and no contents (torch's ``FakeTensorMode``), and the very fo
 run on them, while every storage that is born and dies is counted. What autograd keeps, what a kernel needs for a
 moment, what checkpointing saves: all of it is in the peak, for any architecture, in a second or two.
 
-Only what is spread over ranks is arithmetic: :func:`on_ranks`.
+What stands all the time, and what ranks share, is arithmetic: :mod:`lightning_r1.models.footprint`.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -29,142 +28,112 @@ from transformers.cache_utils import Cache, DynamicCache
 from lightning_r1.functional import selected_logprobs
 from lightning_r1.models.attention import decoding_attention
 from lightning_r1.models.cache import RolloutCache, cache_layers
+from lightning_r1.models.layout import Layout, pack
 from lightning_r1.models.lean import LeanStep, can_be_lean
 from lightning_r1.models.policy import Policy
+from lightning_r1.models.saving import Checkpointing, checkpoint_activations
 
-Sharing = Literal["single", "ddp", "fsdp"]
-
-# bitsandbytes: a tensor with fewer entries keeps 32-bit states; the others one byte an entry and a maximum a block
-_SMALLEST_8BIT, _BLOCK = 4096, 256
-# sharded layers that are whole at the same time: the one at work and the one fetched ahead
-_WHOLE_LAYERS = 2
+Arrangement = Literal["padded", "packed", "shared prefix"]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSize:
-    """Bytes of a model's parameters: of all, of the largest decoder layer, and of what is in none."""
+class Work:
+    """The rows of a micro-batch, all alike."""
 
-    parameters: int
-    """Their number, not bytes."""
-    weights: int
-    layer: int
-    outside: int
-    """Embeddings, head and last norm."""
-    states: dict[int, int]
-    """Of AdamW's two averages, by bits: 32 (in the weights' own type) and 8."""
-    low: int = 0
-    """Of weights that have fewer bits than float32."""
+    rows: int
+    prompt: int
+    """Tokens, at least 1."""
+    completion: int
+    """Tokens; those that are learned from."""
+    arrangement: Arrangement = "padded"
+    """In a rectangle, one behind the other, or with the prompt of all computed once."""
 
     @property
-    def masters(self) -> int:
-        """Of a float32 copy of those."""
-        return 2 * self.low
-
-    @property
-    def mastered_states(self) -> int:
-        """Of the optimizer that steps on masters: they, and two averages in float32."""
-        return self.states[32] - 2 * self.low + 3 * self.masters
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Bytes on one device."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    frozen: int
-    """Other models: reference, teacher, reward models."""
-    activations: int
-    """Above all this at the peak of an update."""
-    rollout: int
-    """Above all this at the peak of a rollout: the cache, and what decoding needs for a moment."""
-    exchange: int = 0
-    """Buffers in which ranks exchange gradients, and whole layers of sharded weights."""
-
-    @property
-    def standing(self) -> int:
-        """What is there all the time: the gradients of an update stay until the next one begins."""
-        return self.weights + self.gradients + self.optimizer + self.frozen
-
-    @property
-    def update(self) -> int:
-        """Peak of an update."""
-        return self.standing + self.exchange + self.activations
-
-    @property
-    def sampling(self) -> int:
-        """Peak of a rollout."""
-        return self.standing + self.rollout
-
-    @property
-    def peak(self) -> int:
-        """The larger of the two."""
-        return max(self.update, self.sampling)
-
-
-def model_size(model: nn.Module) -> ModelSize:
-    """Count a model's parameters, of any device: ``meta`` will do."""
-    parameters = list(model.parameters())
-    layers = next((part for part in model.modules() if isinstance(part, nn.ModuleList)), nn.ModuleList())
-    sizes = [sum(map(_bytes, layer.parameters())) for layer in layers]
-    weights = sum(map(_bytes, parameters))
-    return ModelSize(
-        parameters=sum(parameter.numel() for parameter in parameters),
-        weights=weights,
-        layer=max(sizes, default=0),
-        outside=weights - sum(sizes),
-        low=sum(_bytes(parameter) for parameter in parameters if parameter.element_size() == 2),
-        states={
-            32: 2 * weights,
-            8: sum(2 * _eight_bit(parameter) for parameter in parameters),
-        },
-    )
+    def tokens(self) -> int:
+        """That the layers compute."""
+        if self.arrangement == "shared prefix":
+            return self.prompt + self.rows * self.completion
+        return self.rows * (self.prompt + self.completion)
 
 
 def update_peak(
     config: PretrainedConfig,
+    work: Work,
     *,
-    rows: int,
-    length: int,
     dtype: torch.dtype = torch.float32,
     autocast: torch.dtype | None = None,
-    checkpointing: bool = False,
+    checkpointing: Checkpointing = False,
     accumulates: bool = False,
     head: bool = True,
+    on_cpu: bool = False,
 ) -> int:
     """Peak of forward and backward of the largest micro-batch, above weights and gradients, in bytes.
 
     Args:
         config: of the model, with the attention that will be used.
-        rows: of the micro-batch, padded to ``length`` tokens.
-        length: see ``rows``.
+        work: the micro-batch.
         dtype: of the weights.
         autocast: to this type, with mixed precision.
-        checkpointing: keep a layer's input only, and compute the rest again in the backward.
+        checkpointing: keep a layer's input only, and compute the rest again in the backward; ``offload`` keeps it in
+            the host's memory.
         accumulates: whether an update has several micro-batches, so that there are gradients before.
-        head: whether every token's log-probability is computed (a reward model has no such head).
+        head: whether completions' log-probabilities are computed (a reward model has no such head).
+        on_cpu: whether the host's memory is the device's, so that offloading frees nothing.
     """
+    layout = _layout(work, config)
     with _counted() as memory:
         policy = Policy(_build(config, dtype)).train()
         if checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            checkpoint_activations(policy.model, True)
         built, gradients = memory.now, sum(map(_bytes, policy.parameters()))
         if accumulates:
             for parameter in policy.parameters():
                 parameter.grad = torch.empty_like(parameter)
         memory.peak = memory.now
-        ids = torch.zeros(rows, length, dtype=torch.long)
         with torch.autocast("cpu", autocast) if autocast else nullcontext():
-            hidden = policy.hidden_states(ids).flatten(0, 1)
+            hidden = _hidden(policy, work, layout)
             if head:
+                counted = torch.zeros(work.rows * work.completion, dtype=torch.long)
                 weight = policy.model.get_output_embeddings().weight
-                score = selected_logprobs(hidden, weight, ids.flatten(), **_cap(policy))[0].sum()
+                score = selected_logprobs(hidden[counted], weight, counted, **_cap(policy))[0].sum()
             else:
                 score = hidden.float().sum()
         del hidden
         score.backward()
-        return max(0, memory.peak - built - gradients)
+        peak = max(0, memory.peak - built - gradients)
+    if checkpointing == "offload" and not on_cpu:
+        # of the inputs, one layer's is on its way to the device while another's is at work
+        peak -= kept_by_host(config, work, dtype, on_device=2)
+    return peak
+
+
+def deep_update_peak(config: PretrainedConfig, work: Work, **how: Any) -> int:
+    """:func:`update_peak` with gradients that were there before, from one layer and from two.
+
+    Every further layer keeps as much as the one before: for models whose layers are all alike, in a tenth of the time.
+
+    Args:
+        config: of the model.
+        work: the micro-batch.
+        how: as :func:`update_peak`.
+    """
+    one, two = (update_peak(with_layers(config, n), work, **{**how, "accumulates": True}) for n in (1, 2))
+    return one + (config.num_hidden_layers - 1) * (two - one)
+
+
+def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """The same architecture with fewer layers."""
+    shallow = copy.deepcopy(config)
+    shallow.num_hidden_layers = layers
+    if getattr(shallow, "layer_types", None):
+        shallow.layer_types = shallow.layer_types[:layers]
+    return shallow
+
+
+def kept_by_host(config: PretrainedConfig, work: Work, dtype: torch.dtype, *, on_device: int = 0) -> int:
+    """Bytes of the layers' inputs that offloading keeps in the host's memory, but for some that are on the device."""
+    text = config.get_text_config(decoder=True)
+    return max(0, text.num_hidden_layers - on_device) * work.tokens * text.hidden_size * dtype.itemsize
 
 
 def rollout_peak(
@@ -211,31 +180,6 @@ def rollout_peak(
         return memory.peak - standing
 
 
-def on_ranks(one: Footprint, size: ModelSize, sharing: Sharing, ranks: int) -> Footprint:
-    """What each of several ranks holds of what one device would.
-
-    Args:
-        one: on a single device.
-        size: of the model.
-        sharing: how the ranks share the model.
-        ranks: W. The micro-batch and the rollout of ``one`` are those of a rank already.
-    """
-    if sharing == "single" or ranks == 1:
-        return one
-    if sharing == "ddp":
-        return replace(one, exchange=one.gradients)  # the buckets that are reduced are copies
-    whole = size.outside + _WHOLE_LAYERS * size.layer  # weights of the layers at work, and as many gradients
-    return replace(
-        one,
-        weights=math.ceil(one.weights / ranks),
-        gradients=math.ceil(one.gradients / ranks),
-        optimizer=math.ceil(one.optimizer / ranks),
-        frozen=math.ceil(one.frozen / ranks),
-        exchange=2 * whole,
-        rollout=one.rollout + one.weights,  # an engine in process samples from whole weights
-    )
-
-
 def _next_logits(model: PreTrainedModel, cache: Cache, ids: Tensor) -> Tensor:
     return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
@@ -255,11 +199,25 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _eight_bit(parameter: Tensor) -> int:
-    """Bytes of one average."""
-    if parameter.numel() < _SMALLEST_8BIT:
-        return 4 * parameter.numel()
-    return parameter.numel() + 4 * math.ceil(parameter.numel() / _BLOCK)
+def _layout(work: Work, config: PretrainedConfig) -> Layout | None:
+    """Where the rows stand; made of real tensors, for a layout depends on values."""
+    if work.arrangement == "padded":
+        return None
+    shared = [0] * work.rows if work.arrangement == "shared prefix" else None
+    layout = pack([work.prompt] * work.rows, [work.completion] * work.rows, shared)
+    if "flash" in str(config._attn_implementation):
+        for part in layout.parts:
+            part.masks[None] = None  # type: ignore[assignment]  # flash attention knows who sees whom without a mask
+    return layout
+
+
+def _hidden(policy: Policy, work: Work, layout: Layout | None) -> Tensor:
+    """Last hidden states, one behind the other."""
+    if layout is None:
+        ids = torch.zeros(work.rows, work.prompt + work.completion, dtype=torch.long)
+        return policy.hidden_states(ids).flatten(0, 1)
+    ids = torch.zeros(work.rows, work.prompt + work.completion, dtype=torch.long)
+    return policy.packed_states(ids, layout)
 
 
 class _Counter(TorchDispatchMode):
@@ -293,5 +251,5 @@ class _Counter(TorchDispatchMode):
 def _counted() -> Iterator[_Counter]:
     """Within it tensors are fake, and counted."""
     counter = _Counter()
-    with torch.random.fork_rng(devices=[]), FakeTensorMode(), counter:
+    with torch.random.fork_rng(devices=[]), FakeTensorMode(allow_non_fake_inputs=True), counter:
         yield counter

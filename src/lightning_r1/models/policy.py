@@ -6,15 +6,19 @@ count from 0, and absolute-position models (GPT-2) are right without further car
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_r1.functional import Predictions, selected_logprobs
+from lightning_r1.models.adapter import has_adapter
+from lightning_r1.models.adapter_state import keep_only_adapter
+from lightning_r1.models.identity import Base
 from lightning_r1.models.layout import Layout
 from lightning_r1.models.packed import packed
 from lightning_r1.models.saving import CompiledLayers
@@ -36,16 +40,27 @@ class Policy(nn.Module):
     Args:
         model: the transformers model; its dtype, device and attention are used as they are.
         compiled: whether its decoder layers run through ``torch.compile`` in training.
+        base: what an adapted model stands on; its ``state_dict`` is the adapter alone.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False, base: Base | None = None) -> None:
         super().__init__()
         self.model = model
+        self.base = base
+        if self.adapted:
+            keep_only_adapter(self)
         self.compiled_layers = CompiledLayers() if compiled else None
+        self.make: Callable[[], nn.Module] | None = None
+        """Makes it with its weights, where it was made without."""
         config = model.config.get_text_config(decoder=True)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         scaling = getattr(config, "logits_scaling", None)  # Granite divides, Cohere multiplies
         self.scale: float = 1 / scaling if scaling else getattr(config, "logit_scale", None) or 1.0
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, on a frozen base."""
+        return has_adapter(self.model)
 
     def forward(
         self,
@@ -70,7 +85,7 @@ class Policy(nn.Module):
         Returns:
             Scores ``[N, T]`` in float32. The output head runs on counted tokens only.
         """
-        predictions, targets = self.predict(input_ids, prompt_lengths, completion_mask, layout)
+        predictions, targets = self._predict(input_ids, prompt_lengths, completion_mask, layout)
         hits = torch.zeros_like(targets, dtype=torch.bool) if with_hits else None
         logprobs, entropy = selected_logprobs(
             predictions.hidden, predictions.weight, targets, temperature=temperature, hits=hits, **predictions.options
@@ -95,6 +110,20 @@ class Policy(nn.Module):
         Returns:
             M distributions, row by row, and ``[M]`` token ids.
         """
+        return self.prediction(input_ids, prompt_lengths, completion_mask, layout)()
+
+    def prediction(self, *inputs: Any) -> Callable[[], tuple[Predictions, Tensor]]:
+        """What :meth:`predict` returns, out of sight of a forward's hooks.
+
+        Where the model is sharded this is a forward of its own. Its hooks would otherwise hang another one on the
+        head's weight, which is part of the result, at every call.
+        """
+        result = self._predict(*inputs)
+        return lambda: result
+
+    def _predict(
+        self, input_ids: Tensor, prompt_lengths: Tensor, completion_mask: Tensor, layout: Layout | None
+    ) -> tuple[Predictions, Tensor]:
         columns = torch.arange(completion_mask.shape[1], device=input_ids.device)
         # the token at column c is predicted by the hidden state at c - 1
         predictors = (prompt_lengths.unsqueeze(1) + columns - 1)[completion_mask]

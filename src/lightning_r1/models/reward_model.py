@@ -9,7 +9,7 @@ head, which transformers would fill with random numbers and a warning.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.export import read_card, replacing, write_card
+from lightning_r1.models.export import read_card, replacing, save_weights, write_card
 from lightning_r1.models.load import loading_options
 from lightning_r1.models.policy import evaluating
 from lightning_r1.models.token_budget import split_by_tokens
@@ -42,6 +42,8 @@ class RewardModel(nn.Module):
     def __init__(self, model: PreTrainedModel, turns: TurnCodec, *, label: int | None = None) -> None:
         super().__init__()
         self.model, self.turns, self.label = model, turns, label
+        self.make: Callable[[], nn.Module] | None = None
+        """Makes it with its weights, where it was made without."""
         if isinstance(head := getattr(model, "score", None), nn.Linear):
             model.score = Float32Linear(head)
         # it is how transformers finds the last token of a padded row
@@ -133,6 +135,7 @@ def new_reward_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     dropout: float = 0.0,
+    hollow: bool = False,
 ) -> RewardModel:
     """A base model with a scalar head to be trained; one that has a scalar head keeps it, and goes on.
 
@@ -148,11 +151,12 @@ def new_reward_model(
         dtype: as in :func:`.load_model`.
         attention: as in :func:`.load_model`.
         dropout: as in :func:`.load_model`.
+        hollow: without weights, on the ``meta`` device.
 
     Raises:
         ValueError: for an architecture without such a head, and if more than the head is missing.
     """
-    model, missing = _read(path, dtype=dtype, attention=attention, dropout=dropout, num_labels=1)
+    model, missing = _read(path, dtype=dtype, attention=attention, dropout=dropout, num_labels=1, hollow=hollow)
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or missing - {"score.weight"}:
         raise ValueError(
@@ -213,10 +217,13 @@ def load_reward_model(
     return RewardModel(model, turns, label=_class_of(model, label, path)).eval().requires_grad_(False)
 
 
-def _read(path: str | Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
-    """The classifier, and the names of the weights that its checkpoint lacks."""
+def _read(path: str | Path, *, hollow: bool = False, **options: Any) -> tuple[PreTrainedModel, set[str]]:
+    """The classifier, and the names of the weights that its checkpoint lacks; hollow, it lacks none."""
     loading = loading_options(path, **options)
     try:
+        if hollow:
+            with torch.device("meta"):
+                return AutoModelForSequenceClassification.from_config(loading.pop("config"), **loading), set()
         model, info = AutoModelForSequenceClassification.from_pretrained(str(path), output_loading_info=True, **loading)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
@@ -241,7 +248,14 @@ def _class_of(model: PreTrainedModel, label: str | None, path: str | Path) -> in
     )
 
 
-def export_reward_model(reward_model: RewardModel, codec: Codec, folder: Path, *, card: Mapping[str, Any]) -> Path:
+def export_reward_model(
+    reward_model: RewardModel,
+    codec: Codec,
+    folder: Path,
+    *,
+    card: Mapping[str, Any],
+    weights: dict[str, Tensor] | None = None,
+) -> Path:
     """Write config, weights and tokenizer, all or nothing; the chat template shows both turns.
 
     Args:
@@ -249,6 +263,7 @@ def export_reward_model(reward_model: RewardModel, codec: Codec, folder: Path, *
         codec: of the base model, for the template's contract.
         folder: is replaced if it exists.
         card: facts to keep beside the weights; the scope is added.
+        weights: as in :func:`.export_model`.
 
     Returns:
         ``folder``.
@@ -259,7 +274,7 @@ def export_reward_model(reward_model: RewardModel, codec: Codec, folder: Path, *
     probe = ("Wait, 2 * 15?1=9 (1.5) x", "<think>2</think> 3")
     turns = reward_model.turns
     with replacing(folder) as beside:
-        reward_model.model.save_pretrained(beside)
+        save_weights(reward_model.model, beside, weights)
         turns.tokenizer.save_pretrained(beside)
         read_back = TurnCodec(load_tokenizer(beside), scope=turns.scope, tags=turns.tags, max_tokens=turns.max_tokens)
         if read_back.row(*probe) != turns.row(*probe):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_r1.data.lessons import LessonDataModule
 from lightning_r1.experience.batching import MicroBatch, Sequences
@@ -35,6 +35,7 @@ from lightning_r1.models.policy import Policy, spread
 from lightning_r1.modules.phase import Phase
 from lightning_r1.modules.rollout_phase import RolloutPhase
 from lightning_r1.parallel.collectives import all_sum, rank, world_size
+from lightning_r1.parallel.sharding import is_sharded, reshard
 from lightning_r1.types import Sampling
 
 
@@ -192,7 +193,17 @@ class DistillOnPolicy(RolloutPhase):
 
     def on_fit_start(self) -> None:
         """Lightning moves only what it knows."""
-        self.teacher.to(self.device)
+        if not is_sharded(self.teacher):
+            self.teacher.to(self.device)
+
+    def models(self) -> list[nn.Module]:
+        """With the teacher."""
+        return [*super().models(), self.teacher]
+
+    def training_step(self, tick: int, index: int) -> None:
+        """One minibatch; between two of them nobody needs the teacher whole."""
+        super().training_step(tick, index)
+        reshard(self.teacher)
 
     def completed(self, sequences: Sequences) -> Sequences:
         """Cut before the first id that only a padded head has: the teacher has no embedding for it."""

@@ -19,14 +19,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_r1.experience.batching import MicroBatch, Sequences, placed_micro_batches
+from lightning_r1.experience.batching import MicroBatch, Sequences, blank, placed_micro_batches
 from lightning_r1.functional import off_policy_sequence_mask, policy_loss, sampler_weights
 from lightning_r1.functional.diagnostics import logprob_gap, per_token
+from lightning_r1.models.adapter_reference import as_reference, hold_reference, refresh_reference
 from lightning_r1.models.policy import Policy, evaluating
 from lightning_r1.modules.algorithm import Algorithm
 from lightning_r1.modules.rollout_phase import RolloutPhase
+from lightning_r1.parallel.collectives import all_max
+from lightning_r1.parallel.sharding import reshard
 
 
 class GRPO(RolloutPhase):
@@ -40,10 +43,18 @@ class GRPO(RolloutPhase):
     def __init__(self, *, algorithm: Algorithm, **phase: Any) -> None:
         super().__init__(algorithm=algorithm, **phase)
         self.algorithm = algorithm
-        self.reference: Policy | None = None
-        if algorithm.kl_coef:
+        self.reference: Policy | None = None  # a second model; none beside an adapter
+        if algorithm.kl_coef and self.policy.adapted:
+            # the policy's own base, with a second small adapter where the reference will move
+            if algorithm.reference_refresh_steps:
+                hold_reference(self.policy)
+        elif algorithm.kl_coef:
             self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.reference_step = 0  # the step whose policy the reference is
+
+    def models(self) -> list[nn.Module]:
+        """With the reference."""
+        return [*super().models(), *([self.reference] if self.reference is not None else [])]
 
     def rollout(self) -> dict[str, float]:
         """See :meth:`.RolloutPhase.rollout`; the reference is refreshed before it, if it is due."""
@@ -54,8 +65,8 @@ class GRPO(RolloutPhase):
         """With the log-probabilities that the loss compares with."""
         if self.algorithm.needs_old_logprobs:
             sequences = replace(sequences, old_logprobs=self._score(self.policy, sequences))
-        if self.reference is not None:
-            sequences = replace(sequences, ref_logprobs=self._score(self.reference, sequences))
+        if self.algorithm.kl_coef:
+            sequences = replace(sequences, ref_logprobs=self._reference_logprobs(sequences))
         return sequences
 
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,16 +136,28 @@ class GRPO(RolloutPhase):
         Only between rollouts: the buffer's reference log-probabilities are all of one reference.
         """
         every = self.algorithm.reference_refresh_steps
-        if self.reference is not None and every and self.global_step - self.reference_step >= every:
-            self.reference.load_state_dict(self.policy.state_dict())
+        if self.algorithm.kl_coef and every and self.global_step - self.reference_step >= every:
+            if self.reference is None:
+                refresh_reference(self.policy.model)
+            else:
+                self.reference.load_state_dict(self.policy.state_dict())  # slice by slice, where they are sharded
             self.reference_step = self.global_step
+
+    def _reference_logprobs(self, sequences: Sequences) -> list[Tensor]:
+        if self.reference is not None:
+            return self._score(self.reference, sequences)
+        with as_reference(self.policy.model):
+            return self._score(self.policy, sequences)
 
     def _score(self, policy: Policy, sequences: Sequences) -> list[Tensor]:
         """Log-probabilities of all completions under a policy, ragged, on the CPU."""
         scored: list[Tensor] = [torch.zeros(0)] * len(sequences)
         parts = placed_micro_batches(sequences, self.micro_batch_tokens, self.codec.pad_id, self.layouts)
+        # as many forwards on every rank: a sharded one waits for all
+        missing = int(all_max(len(parts))) - len(parts)
+        idle: list[tuple[list[int], MicroBatch]] = [([], blank(self.codec.pad_id))] * missing
         with evaluating(policy):
-            for done, (rows, padded) in enumerate(parts, start=1):
+            for done, (rows, padded) in enumerate([*parts, *idle], start=1):
                 batch = padded.to(self.device)
                 logprobs = policy(
                     batch.input_ids,
@@ -145,7 +168,8 @@ class GRPO(RolloutPhase):
                 ).logprobs.cpu()
                 for place, row in enumerate(rows):
                     scored[row] = logprobs[place, : len(sequences.completion_ids[row])].clone()
-                self.report("score", done, len(parts))
+                self.report("score", done, len(parts) + len(idle))
+        reshard(policy)
         return scored
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

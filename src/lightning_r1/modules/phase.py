@@ -22,16 +22,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_r1.experience.batching import Choice, Layouts
+from lightning_r1.experience.batching import Choice
 from lightning_r1.functional.diagnostics import combine
+from lightning_r1.models.adapter import training_operations
+from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.codec import Codec
-from lightning_r1.models.export import export_model
-from lightning_r1.models.packed import uses_flash, why_not_packed
+from lightning_r1.models.export import export_adapter, export_model
+from lightning_r1.models.identity import Base
+from lightning_r1.models.live_weights import whole_weights
 from lightning_r1.models.policy import Policy
+from lightning_r1.modules.layouts import layouts_of
+from lightning_r1.modules.shards import shard_models
 from lightning_r1.optim.master import collect_gradients, has_masters, stepped_on
 from lightning_r1.parallel.collectives import all_max, combine_over_ranks, rank, world_size
 from lightning_r1.parallel.memory import peak_gib
 from lightning_r1.parallel.speed import peak_flops
+from lightning_r1.parallel.strategy import ShardedStrategy
 from lightning_r1.rollout.engine import seed_for
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
@@ -113,9 +119,33 @@ class Phase(L.LightningModule, Generic[Model]):
         """Let go of what goes on in the background."""
 
     def export(self, folder: Path, *, card: Mapping[str, Any]) -> None:
-        """Write the trained model as a plain transformers folder, with facts beside it."""
+        """Write the trained model as a plain transformers folder, with facts beside it; where an adapter was trained,
+        a folder ``adapter`` beside it holds that alone.
+
+        All ranks call it, for a sharded model is gathered tensor by tensor; rank 0 writes.
+        """
+        policy = cast(Policy, self.policy)
+        weights = whole_weights(policy.model, keep=rank() == 0)
+        adapter = adapter_weights(policy.model)
+        if rank() == 0:
+            self.write(folder, card, weights)
+            if adapter:
+                export_adapter(policy, folder.with_name("adapter"), adapter)
+
+    def write(self, folder: Path, card: Mapping[str, Any], weights: dict[str, Tensor] | None) -> None:
+        """As :meth:`export`, on one rank."""
         assert isinstance(self.policy, Policy)
-        export_model(self.policy, self.codec, folder, card=card)
+        export_model(self.policy, self.codec, folder, card=card, weights=weights)
+
+    def models(self) -> list[nn.Module]:
+        """Policies and reward models that are run in the update."""
+        return [self.policy]
+
+    def configure_model(self) -> None:
+        """Shard the models and give them their weights, under a strategy that does."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            shard_models(strategy, self.models())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and schedule; the schedule is stepped with the optimizer."""
@@ -236,28 +266,35 @@ class Phase(L.LightningModule, Generic[Model]):
             "memory/peak_gib": peak_gib(),
         }
         if peak := peak_flops(self.device):
-            # six operations a token and parameter: forward and backward of what the step trained on, however laid out
-            trained = 6 * sum(parameter.numel() for parameter in self.policy.parameters()) * tokens
+            # forward and backward of what the step trained on, however laid out
+            trained = training_operations(self.policy) * tokens
             update = metrics.get("time/update_s", seconds)
             self.latest["perf/mfu"] = trained / (update * peak * world_size())
         for logger in self.loggers:
             logger.log_metrics(self.latest, step=self.global_step)
 
     @property
+    def _base(self) -> dict[str, str] | None:
+        """What an adapter stands on; None where the whole model trains."""
+        base: Base | None = getattr(self.policy, "base", None)
+        return None if base is None else base.told()
+
+    @property
     def _schedule(self) -> LRScheduler:
         return cast(LRScheduler, self.lr_schedulers())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the template contract and the run's totals."""
+        """Add the template contract, the run's totals, and what an adapter stands on."""
         checkpoint["lightning_r1"] = {
             "template_fingerprint": self.codec.fingerprint(),
             "world_size": world_size(),
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "base": self._base,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint made under another template or by another number of ranks.
+        """Refuse a checkpoint made under another template, or on another base.
 
         Raises:
             ValueError: names both and what to do.
@@ -268,30 +305,7 @@ class Phase(L.LightningModule, Generic[Model]):
                 f"template: the checkpoint was made under {made['template_fingerprint']}, this run has "
                 f"{self.codec.fingerprint()}. Take the template and tokenizer it was made with, or another name=."
             )
-        if made["world_size"] != world_size():
-            raise ValueError(
-                f"trainer.devices: the checkpoint holds the experience of {made['world_size']} ranks, this run has "
-                f"{world_size()}. Resume on as many ranks, or start from its exported model under another name=."
-            )
+        check_base(made.get("base"), self._base)
         self.tokens, self.seconds = made["tokens"], made["seconds"]
         # Lightning loads the weights first and converts them to trainer.precision later: they would be rounded between
         self.trainer.strategy.precision_plugin.convert_module(self)
-
-
-def layouts_of(policy: nn.Module, packing: Choice, shared_prefix: Choice) -> Layouts:
-    """What a model's rows can become of what is wanted.
-
-    Raises:
-        ValueError: for what is said to be on and cannot be; names the key and what keeps it.
-    """
-    for key, choice in (("packing", packing), ("shared_prefix", shared_prefix)):
-        if choice not in ("auto", "on", "off"):
-            raise ValueError(f"phase.module.{key}={choice!r}: expected auto, on or off")
-    model = policy.model if isinstance(policy, Policy) else None
-    why = why_not_packed(model) if model else "this phase trains on padded rows"
-    if model and why is None:
-        return Layouts(packing == "on" or (packing == "auto" and uses_flash(model)), shared_prefix)
-    for key, choice in (("packing", packing), ("shared_prefix", shared_prefix)):
-        if choice == "on":
-            raise ValueError(f"phase.module.{key}=on: {why}; set it to auto or off")
-    return Layouts()

@@ -116,7 +116,7 @@ class RewardModelling(Phase[RewardModel]):
             for part in split_by_tokens(room, self.micro_batch_tokens)
         ]
 
-    def export(self, folder: Path, *, card: Mapping[str, Any]) -> None:
+    def write(self, folder: Path, card: Mapping[str, Any], weights: dict[str, Tensor] | None) -> None:
         """Write a plain transformers folder that ``AutoModelForSequenceClassification`` loads."""
         trained = {"objective": "pairwise" if self.data.pairwise else "pointwise", **self.measured}
-        export_reward_model(self.policy, self.codec, folder, card={**card, **trained})
+        export_reward_model(self.policy, self.codec, folder, card={**card, **trained}, weights=weights)

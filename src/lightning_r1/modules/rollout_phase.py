@@ -25,16 +25,18 @@ from lightning_r1.experience.draft import Draft, Flight, Landed, make_draft
 from lightning_r1.experience.metrics import rollout_metrics, staleness_metrics
 from lightning_r1.experience.parity import parity_gap
 from lightning_r1.experience.queue import GroupQueue
+from lightning_r1.experience.redistribute import OwnState, own_state
 from lightning_r1.functional import minibatch_denominator
 from lightning_r1.functional.reduction import Reduction
 from lightning_r1.models.policy import Policy
 from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.checkpoint_files import RANKS
 from lightning_r1.parallel.collectives import all_gather, all_sum, rank, together, world_size
 from lightning_r1.parallel.interruption import interruption
 from lightning_r1.rewards.base import RewardError
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.beside import BesideEngine
-from lightning_r1.rollout.engine import RolloutEngine, seed_for
+from lightning_r1.rollout.engine import RolloutEngine, from_whole_weights, seed_for
 from lightning_r1.types import Prompt, Sampling
 
 
@@ -162,19 +164,20 @@ class RolloutPhase(Phase[Policy]):
         self.engine.sync_weights(self.global_step)
         parity = self._parity()
         self.rewards.to(self.device)
-        rollout = collect(
-            self._draw,
-            self.engine,
-            self.rewards,
-            sampling=plan.sampling,
-            credit=plan.credit,
-            groups=self._groups,
-            number=self.rollouts + 1,
-            queue=self.queue,
-            flight=self.flight,
-            progress=lambda done, total: self.report("rollout", done, total),
-            still_wanted=interruption.look,
-        )
+        with from_whole_weights(self.engine, self.policy):
+            rollout = collect(
+                self._draw,
+                self.engine,
+                self.rewards,
+                sampling=plan.sampling,
+                credit=plan.credit,
+                groups=self._groups,
+                number=self.rollouts + 1,
+                queue=self.queue,
+                flight=self.flight,
+                progress=lambda done, total: self.report("rollout", done, total),
+                still_wanted=interruption.look,
+            )
         self.flight = None
         # what it raises on rank 0, all raise
         watched = together(lambda: self.rewards.watch(self.global_step) if rank() == 0 else {}, RewardError)
@@ -279,23 +282,24 @@ class RolloutPhase(Phase[Policy]):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the loop needs to go on: of every rank what it has sampled and not used yet, and the counters."""
+        """Add what the loop needs to go on: what this rank has sampled and not used yet, and the counters."""
         super().on_save_checkpoint(checkpoint)
-        flights = all_gather(self.flight.state_dict() if self.flight else None)
-        checkpoint["lightning_r1"] |= {
-            "buffers": all_gather(self.buffer.state_dict()),
-            "queues": all_gather(self.queue.state_dict()),
-            # where one has failed, none is kept: the run will end, and a resumed one makes all of it again
-            "flights": None if None in flights else flights,
-            "drawn": self.drawn,
-            "rollouts": self.rollouts,
-        }
+        flight = self.flight.state_dict() if self.flight else None
+        # where one has failed, none is kept: the run will end, and a resumed one makes all of it again
+        kept = flight if all(all_gather(flight is not None)) else None
+        own = OwnState(self.buffer.state_dict(), self.queue.state_dict(), kept)
+        checkpoint[RANKS] = {rank(): own.plain()}
+        checkpoint["lightning_r1"] |= {"drawn": self.drawn, "rollouts": self.rollouts}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written, in the middle of a rollout's minibatches too."""
+        """Go on where the checkpoint was written, in the middle of a rollout's minibatches too.
+
+        On another number of ranks, what is left is dealt to them by the rule of :mod:`.redistribute`.
+        """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint["lightning_r1"]
-        self.buffer = ExperienceBuffer.from_state_dict(state["buffers"][rank()])
-        self.queue.load_state_dict(state["queues"][rank()])
-        self.flight = Landed.from_state_dict(state["flights"][rank()]) if state["flights"] else None
+        own = own_state(checkpoint, rank(), world_size(), tell=self.print)
+        self.buffer = ExperienceBuffer.from_state_dict(own.buffer)
+        self.queue.load_state_dict(own.queue)
+        self.flight = Landed.from_state_dict(own.flight) if own.flight else None
         self.drawn, self.rollouts = state["drawn"], state["rollouts"]

@@ -47,7 +47,8 @@ def ask(name: str) -> Job | None:
     said = _scontrol("show", "job", "--oneliner", name)
     if said is None or said.returncode:
         return None
-    facts = dict(re.findall(r"(?<!\S)(\w+)=(\S*)", said.stdout.splitlines()[0] if said.stdout else ""))
+    line = said.stdout.splitlines()[0] if said.stdout else ""
+    facts = dict(reversed(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))  # the command's own words come behind
     if "JobState" not in facts:
         return None
     return Job(

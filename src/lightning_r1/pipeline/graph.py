@@ -25,6 +25,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, provenance
 from lightning_r1.config.schema import check_signatures
 from lightning_r1.models.export import read_card
+from lightning_r1.parallel.interruption import interruption
 from lightning_r1.pipeline.artifacts import content_key
 from lightning_r1.pipeline.runners import Command, Runner
 
@@ -162,6 +163,7 @@ class _ThisThread(Executor):
 
 def _run_one(node: Node, runner: Runner) -> dict[str, Any]:
     started = time.perf_counter()
+    interruption.look()  # a signal behind the last node's last step has not kept it from its end
     with _only_one(node) as lock:
         status = "cached" if node.cached else "done"
         if not node.cached:

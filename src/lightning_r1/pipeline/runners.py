@@ -17,6 +17,7 @@ from typing import Protocol
 
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.compose import compose_config
+from lightning_r1.parallel.interruption import UNFINISHED, Interrupted, interruption
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "recipes"
@@ -51,6 +52,7 @@ class Runner(Protocol):
 
         Raises:
             RuntimeError: if it fails.
+            Interrupted: if it was interrupted, and goes on when it is run again.
         """
 
 
@@ -80,14 +82,28 @@ class Subprocess:
             errors="replace",
             pass_fds=(lock,),
         ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                console.print(f"{name:>20} │ {line.rstrip()}", markup=False, soft_wrap=True)
+            interruption.children.add(process.pid)
+            try:
+                _pass_on(name, process)
+            except Interrupted:
+                _pass_on(name, process)  # it has been asked as well, and has something to say before its end
+                raise
+            finally:
+                interruption.children.discard(process.pid)
+        if process.returncode == UNFINISHED:
+            raise Interrupted(f"node {name} was interrupted")
         if process.returncode:
             raise RuntimeError(
                 f"node {name} ended with status {process.returncode}; its own message stands above. What is finished "
                 f"is kept: the same command goes on from here. By hand: {command.shell()}"
             )
+
+
+def _pass_on(name: str, process: subprocess.Popen[str]) -> None:
+    """What a node's process prints, until it ends."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        console.print(f"{name:>20} │ {line.rstrip()}", markup=False, soft_wrap=True)
 
 
 RUNNERS: dict[str, Callable[[], Runner]] = {"process": InProcess, "subprocess": Subprocess}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +19,8 @@ from lightning_r1.types import Outcome, RewardScore
 
 HANGS_AFTER_ANSWERS, HANGS_AFTER_PROMPTS = 32, 8
 """So many timeouts in a row, over so many prompts, and nothing else: the reward hangs, not the answers."""
+FIRST_WORD_S = 60.0
+"""A worker that has not begun by then never will: what it was forked from may have held a lock."""
 GRACE_S = 1.0
 """An async reward is stopped by its worker; the worker itself only if it has not even done that by then."""
 
@@ -161,6 +165,7 @@ class Handle:
     channel: Channel
     rules: int
     """It knows the rewards with numbers below."""
+    forked_at: float = field(default_factory=time.monotonic)
     ready: bool = False
     retired: bool = False
     asked: dict[int, Ask] = field(default_factory=dict)
@@ -194,7 +199,11 @@ class Handle:
         return sent if self.is_async else max(sent, self.answered_at)
 
     def due(self, timeout_s: float) -> float:
-        """When the clock of that answer runs out."""
+        """When the clock of that answer runs out, or of a worker that has yet to begin; infinite for one that waits."""
+        if not self.ready:
+            return self.forked_at + FIRST_WORD_S
+        if not self.asked:
+            return math.inf
         return max(self.began(), self.restarted_at) + timeout_s + GRACE_S * self.is_async
 
 

@@ -23,6 +23,7 @@ from lightning_r1.rewards.asks import Ask, Body, Chunk, Cutter, Handle, NurseryP
 from lightning_r1.rewards.base import Item, as_score
 from lightning_r1.rewards.channel import Channel
 from lightning_r1.rewards.nursery import LENGTH
+from lightning_r1.rewards.wishes import Wishes
 from lightning_r1.rewards.worker import HEAD, timed_out
 from lightning_r1.types import Outcome, RewardScore
 
@@ -60,9 +61,10 @@ class Dispatcher:
         self.woken, self.wakes = socket.socketpair()
         self.selector.register(self.woken, selectors.EVENT_READ)
         self.wakes.setblocking(False)
-        self.wishes: deque[Callable[[], None]] = deque()
+        self.wishes = Wishes()
         self.queues: dict[bool, deque[Chunk]] = {False: deque(), True: deque()}
         self.rules: list[Rule] = []
+        self.under_way: set[Scores] = set()
         self.handles: dict[int, Handle] = {}
         self.numbers = count()
         self.stillborn = 0
@@ -97,18 +99,16 @@ class Dispatcher:
         self.thread.join()
 
     def _wish(self, wish: Callable[[], None]) -> None:
-        self.wishes.append(wish)
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it has ended, and so have all scores
+        self.wishes.add(wish)
+        with contextlib.suppress(OSError):  # full: it is awake; closed: it is over
             self.wakes.send(b"w")
-        if not self.thread.is_alive() and self.thread.ident is not None:
-            self._carry_out()
 
     # the thread
 
     def _run(self) -> None:
         try:
             while not self.closing:
-                self._carry_out()
+                self.wishes.carry_out()
                 self._assign()
                 events = self.selector.select(self._patience())
                 for key, mask in events:
@@ -124,10 +124,6 @@ class Dispatcher:
         finally:
             self._end()
 
-    def _carry_out(self) -> None:
-        while self.wishes:
-            self.wishes.popleft()()
-
     def _load(self, rule: Rule, preload: tuple[str, ...], pickled: bytes) -> None:
         self.rules.append(rule)
         if self.error:
@@ -139,6 +135,7 @@ class Dispatcher:
         if error := self.error or scores.rule.error:
             scores.fail(error)
         else:
+            self.under_way.add(scores)
             self.queues[scores.rule.is_async].extend(chunks)
 
     def _assign(self) -> None:
@@ -183,18 +180,16 @@ class Dispatcher:
 
     def _patience(self) -> float | None:
         """Seconds until the next clock runs out."""
-        due = [handle.due(self.timeout_s) for handle in self.handles.values() if handle.asked]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        due = min((handle.due(self.timeout_s) for handle in self.handles.values()), default=math.inf)
+        return max(0.0, due - time.monotonic()) if due < math.inf else None
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
         for handle in list(self.handles.values()):
-            if not handle.asked or handle.due(self.timeout_s) > now:
-                continue
-            self._read(handle)  # this thread may have been kept waiting: it has no say if the answer is here
-            if handle.asked and handle.due(self.timeout_s) <= now:
-                self._drop(handle)
-                self._give_back(handle, timed_out(self.timeout_s))
+            if handle.due(self.timeout_s) <= now:
+                self._read(handle)  # this thread may have been kept waiting: it has no say if the answer is here
+            if handle.due(self.timeout_s) <= now:
+                self._lost(handle, "said nothing in time", timed_out(self.timeout_s))
 
     def _serve(self, channel: Channel, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -222,13 +217,7 @@ class Dispatcher:
             rule.loaded.set()
         elif (handle := self.handles.get(number)) is not None:
             self._read(handle)  # its last answers
-            self._drop(handle)
-            self.stillborn += not handle.ready
-            if self.stillborn > self.workers + 1:
-                self._break(f"reward.workers: workers {ending(*facts)} before their first answer")
-            blameless = handle.retired or not handle.asked
-            detail = f"the worker {ending(*facts)}"
-            self._give_back(handle, None if blameless else RewardScore(math.nan, Outcome.CRASH, detail))
+            self._lost(handle, ending(*facts))
 
     def _read(self, handle: Handle) -> None:
         for line in handle.channel.lines():
@@ -236,16 +225,14 @@ class Dispatcher:
                 self._of_worker(handle, *json.loads(line))
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 # a reward that writes where it should not
-                self._drop(handle)
-                detail = f"the worker wrote {line[:100]!r} ({type(error).__name__})"
-                self._give_back(handle, RewardScore(math.nan, Outcome.CRASH, detail))
+                self._lost(handle, f"wrote {line[:100]!r} ({type(error).__name__})")
                 return
 
     def _of_worker(self, handle: Handle, what: str, *facts: Any) -> None:
         now = time.monotonic()
         if what == "answer":
             number, value, outcome, detail = facts
-            if not handle.is_async and number != next(iter(handle.asked)):
+            if not handle.is_async and number != next(iter(handle.asked), None):
                 raise KeyError(number)
             score = as_score(RewardScore(float(value), Outcome(outcome), str(detail)))
             ask = handle.asked.pop(number)
@@ -264,8 +251,21 @@ class Dispatcher:
 
     def _settle(self, ask: Ask, score: RewardScore) -> None:
         ask.scores.settle(ask.place, score)
+        if not ask.scores.left:
+            self.under_way.discard(ask.scores)
         if error := ask.rule.hangs(score, ask.scores.items[ask.place][0].id, self.timeout_s):
             self._fail(ask.rule, error)
+
+    def _lost(self, handle: Handle, how: str, guilty: RewardScore | None = None) -> None:
+        """A worker is gone, or has to go; unless what it wrote last was reason enough already."""
+        if handle.number not in self.handles:
+            return
+        self._drop(handle)
+        self.stillborn += not handle.ready
+        if self.stillborn > self.workers + 1:
+            self._break(f"reward.workers: workers {how} before their first answer")
+        crash = RewardScore(math.nan, Outcome.CRASH, f"the worker {how}")
+        self._give_back(handle, None if handle.retired or not handle.asked else guilty or crash)
 
     def _give_back(self, handle: Handle, guilty: RewardScore | None) -> None:
         """What a lost worker had: who is guilty gets that score, the others are asked again."""
@@ -293,14 +293,10 @@ class Dispatcher:
         """A reward cannot be asked any more."""
         rule.error = error
         rule.loaded.set()
-        queue = self.queues[rule.is_async]
-        for chunk in [chunk for chunk in queue if chunk.rule is rule]:
-            queue.remove(chunk)
-            chunk.asks[0].scores.fail(error)
-        for handle in self.handles.values():
-            for ask in handle.asked.values():
-                if ask.rule is rule:
-                    ask.scores.fail(error)
+        self.queues[rule.is_async] = deque(one for one in self.queues[rule.is_async] if one.rule is not rule)
+        for scores in [one for one in self.under_way if one.rule is rule]:
+            self.under_way.remove(scores)
+            scores.fail(error)
 
     def _break(self, error: str) -> None:
         """Nothing can be asked any more."""
@@ -313,8 +309,7 @@ class Dispatcher:
         for handle in list(self.handles.values()):
             handle.channel.close()
         self.control.close()  # the nursery ends with it
-        self.selector.close()
-        self.woken.close()
-        self.wakes.close()
+        for end in (self.selector, self.woken, self.wakes):
+            end.close()
         self.nursery.end()
-        self._carry_out()
+        self.wishes.end()

@@ -40,6 +40,7 @@ from lightning_r1.rewards.worker import Worker
 
 LENGTH = struct.Struct(">I")
 TAIL = 4000
+_MOST_READS = 4  # of 64 KiB, which is what a pipe holds
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -185,9 +186,10 @@ class Nursery:
             del self.children[number]
             with contextlib.suppress(KeyError):
                 self.selector.unregister(child.stderr)
-            with contextlib.suppress(BlockingIOError):  # a stray may hold it open
-                while self._read(child):
-                    pass
+            with contextlib.suppress(BlockingIOError):  # a stray may hold it open, and write without end
+                for _ in range(_MOST_READS):
+                    if not self._read(child):
+                        break
             os.close(child.stderr)
             self._kill_strays({other.pid for other in self.children.values()})
             self._tell("ended", number, status, child.tail.decode(errors="replace"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lightning_r1.models.merging import as_whole
 from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import Finished, Progress, RolloutEngine
 from lightning_r1.types import Group, Prompt, Sampling
@@ -74,11 +75,13 @@ class BesideEngine:
 def copy_weights(source: Policy, target: Policy) -> None:
     """Parameters and buffers of one model into another of the same architecture, wherever they lie.
 
-    A trainer moves and converts its own model when it starts; the other one follows, tensor by tensor.
+    A trainer moves, converts and shards its own model when it starts; the other one follows, tensor by tensor. Where
+    the source is sharded this is collective.
     """
     own = dict(target.named_parameters()) | dict(target.named_buffers())
     for name, tensor in (*source.named_parameters(), *source.named_buffers()):
         held = own[name]
+        tensor = as_whole(tensor)
         if (held.dtype, held.device, held.shape) != (tensor.dtype, tensor.device, tensor.shape):
             held.data = torch.empty_like(tensor)
         held.data.copy_(tensor)

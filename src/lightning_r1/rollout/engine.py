@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.policy import Policy
+from lightning_r1.parallel.sharding import whole
 from lightning_r1.types import Completion, Group, Prompt, Sampling
 
 Progress = Callable[[int, int], None]
@@ -86,6 +89,16 @@ class OtherProgram(RolloutEngine, Protocol):
     def close(self) -> None:
         """End what was started, if anything was."""
         ...
+
+
+@contextmanager
+def from_whole_weights(engine: RolloutEngine, policy: Policy) -> Iterator[None]:
+    """Within it the engine can sample on every rank as long as that rank has to; collective.
+
+    An engine in this process samples from the policy, which may be sharded; any other has weights of its own.
+    """
+    with whole(policy) if engine.exact else nullcontext():
+        yield
 
 
 def close(engine: RolloutEngine) -> None:

@@ -14,7 +14,6 @@ again is identical where batches are cut alike and kernels are deterministic (on
 from __future__ import annotations
 
 import base64
-import copy
 import os
 import pickle
 import tempfile
@@ -27,6 +26,7 @@ import torch
 
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.live_weights import buckets, live_weights
+from lightning_r1.models.merging import plain_config
 from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime
@@ -214,7 +214,7 @@ class VLLMEngine:
             from vllm import EngineArgs, LLMEngine
         except ImportError as error:
             raise EngineError(f"rollout: vLLM cannot be imported ({error}); {INSTALL}") from error
-        config = copy.deepcopy(self.policy.model.config)
+        config = plain_config(self.policy.model)  # what is sent are plain weights
         config.architectures = [type(self.policy.model).__name__]
         with tempfile.TemporaryDirectory() as folder, _child_sees(self.policy.model.device):
             config.save_pretrained(folder)

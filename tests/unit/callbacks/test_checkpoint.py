@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.kills import Killed, kill_before
 from helpers.phases import fit, scripted_grpo
 from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, Saved, newest_checkpoint, step_checkpoints
 from lightning_r1.models.codec import Codec
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: what catches errors does not see it."""
+from lightning_r1.parallel import checkpoint_files
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -130,22 +128,6 @@ def test_a_kill_before_any_operation_leaves_the_old_or_the_new(
     assert len(found) >= 7
 
 
-def kill_before(operation: int, patch: pytest.MonkeyPatch) -> None:
-    """Die in place of the n-th operation on files, from 0."""
-    count = itertools.count()
-
-    def dying(real: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(count) == operation:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
-
-    for owner, name in ((torch, "save"), (os, "fsync"), (Path, "unlink"), (Path, "rename"), (Path, "open")):
-        patch.setattr(owner, name, dying(getattr(owner, name)))
-
-
 def test_contents_are_on_disk_before_they_have_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # a power cut may keep a new name and lose what was written under it
     folder, done = tmp_path / "checkpoints", []
@@ -215,14 +197,11 @@ def test_removing_takes_the_marker_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert steps_in(tmp_path) == [1]
 
     file = write(tmp_path, 2)
-    monkeypatch.setattr("lightning.fabric.plugins.io.torch_io.TorchCheckpointIO.remove_checkpoint", killed)
-    with pytest.raises(Killed):
-        AtomicCheckpointIO().remove_checkpoint(file)
+    with monkeypatch.context() as patch:
+        kill_before(1, patch)
+        with pytest.raises(Killed):
+            AtomicCheckpointIO().remove_checkpoint(file)
     assert newest(tmp_path)[0] == 1  # half removed is removed
-
-
-def killed(*args: object) -> None:
-    raise Killed
 
 
 @pytest.mark.parametrize(
@@ -244,15 +223,15 @@ def test_the_last_checkpoints_are_kept(
 def test_an_old_checkpoint_goes_only_when_a_newer_one_is_complete(
     codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, remove, removed = tmp_path / "checkpoints", AtomicCheckpointIO.remove_checkpoint, []
+    folder, remove, removed = tmp_path / "checkpoints", checkpoint_files.remove, []
 
-    def watched(self: AtomicCheckpointIO, path: str) -> None:
+    def watched(path: Path) -> None:
         saved = newest_checkpoint(folder, tell=pytest.fail)
         assert saved is not None
-        removed.append((int(Path(path).stem.removeprefix("step-")), saved.step))
-        remove(self, path)
+        removed.append((int(path.stem.removeprefix("step-")), saved.step))
+        remove(path)
 
-    monkeypatch.setattr(AtomicCheckpointIO, "remove_checkpoint", watched)
+    monkeypatch.setattr(checkpoint_files, "remove", watched)
     fit(scripted_grpo(codec), steps=4, folder=tmp_path, callbacks=[step_checkpoints(folder, every_n_steps=1, keep=1)])
     assert removed == [(1, 2), (2, 3), (3, 4)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import wandb
 from helpers.console import said
 from helpers.offline_wandb import config_of, history_of, records, run_folders
 from helpers.quick import quick_rl, random_base
+from helpers.strike import strike
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.wandb_log import wandb_logger
 from lightning_r1.config.build import build
 from lightning_r1.config.compose import compose_config
+from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.interruption import Interrupted
 from lightning_r1.text.records import read_jsonl
 from lightning_r1.train import train
 
@@ -238,3 +242,35 @@ def test_the_run_ends_with_the_training(status: str, code: int, tmp_path: Path, 
     logger.experiment  # noqa: B018
     logger.finalize(status)
     assert started["run"].codes == [code]
+
+
+def test_a_run_that_was_interrupted_twice_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of step 1; in that of step 3, by a SIGTERM that has ended W&B's own process before."""
+    config = quick_rl(
+        tmp_path, random_base(tmp_path / "base"), "logger=wandb", "trainer.max_steps=5", "eval.every_n_steps=1",
+        "callbacks.watchdog.constant_reward=null", "callbacks.watchdog.all_truncated=null",
+    )  # fmt: skip
+    for step, number in ((1, signal.SIGUSR1), (2, signal.SIGTERM)):
+        with monkeypatch.context() as patch:
+            strike(patch, Phase, "_step", call=step, number=number)
+            if number is signal.SIGTERM:
+                end = wandb.Run.mark_preempting
+                patch.setattr(wandb.Run, "mark_preempting", lambda run, end=end: (end(run), _gone()))
+            with pytest.raises(Interrupted):
+                train(config)
+    train(config)
+    folders = run_folders(tmp_path / "coin" / "rl")
+    assert len(folders) == 3
+    assert {record.run.run_id for folder in folders for record in records(folder) if record.HasField("run")} == {
+        "coin-rl"
+    }
+    preempted = [any(record.HasField("preempting") for record in records(folder)) for folder in folders]
+    assert preempted == [True, True, False]
+    history = [row for folder in folders for row in history_of(folder)]
+    for name, steps in (("policy/loss", [1, 2, 3, 4, 5]), ("eval/operators/pass@1", [0, 1, 2, 3, 4, 5])):
+        assert [row["trainer/global_step"] for row in history if name in row] == steps
+    wandb.teardown()
+
+
+def _gone() -> None:
+    raise ConnectionResetError("Connection lost")

@@ -25,7 +25,7 @@ from lightning_r1.doctor.memory import footprint
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.run import _ORDER, doctor, is_fit
 from lightning_r1.models.export import export_model
-from lightning_r1.models.memory_estimate import model_size
+from lightning_r1.models.footprint import model_size
 from lightning_r1.types import Trace
 
 ROWS = "data.rows._target_=helpers.doctor"

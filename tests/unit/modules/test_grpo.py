@@ -21,7 +21,7 @@ from lightning_r1.config.build import build
 from lightning_r1.experience.batching import MicroBatch
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
-from lightning_r1.modules.phase import layouts_of
+from lightning_r1.modules.layouts import layouts_of
 from lightning_r1.train import quiet, train
 from lightning_r1.types import Outcome, Sampling
 from oracles.naive_importance import naive_off_policy_mask, naive_sampler_weights

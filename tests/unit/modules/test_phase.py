@@ -254,16 +254,6 @@ def test_a_checkpoint_of_another_template_is_refused(fields: dict[str, Any], che
     assert same(module.state_dict(), before)
 
 
-def test_a_checkpoint_of_another_number_of_ranks_is_refused(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(phase_module, "world_size", lambda: 4)
-    with pytest.raises(
-        ValueError, match=r"^trainer\.devices: .* of 1 ranks, this run has 4\. Resume on as many .* another name="
-    ):
-        fit(Scripted([fine] * 3), steps=3, folder=tmp_path, resume=checkpoint)
-
-
 def test_the_learning_rate_is_logged_that_the_step_used(tmp_path: Path) -> None:
     schedule = partial(warmup_then, shape="constant", warmup_steps=4)
     _, memory, _ = run([fine] * 6, tmp_path, steps=6, optimizer=partial(adamw, lr=0.1), schedule=schedule)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from helpers.strike import strike
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.pipeline import runners
 from lightning_r1.pipeline.runners import RECIPES, RUNNERS, Command, InProcess, Subprocess
 
@@ -101,6 +103,26 @@ def test_a_process_that_fails_names_its_node_and_the_command(
     assert f"node r1_zero ended with status {status};" in message
     assert message.endswith("By hand: python recipes/verb.py 'name=two words'")
     assert "│ why" in capsys.readouterr().out
+
+
+def test_a_process_that_was_interrupted_is_no_failure(recipe: Any, lock: int) -> None:
+    with pytest.raises(Interrupted, match="node r1_zero was interrupted"):
+        Subprocess()("r1_zero", recipe("raise SystemExit(75)"), lock)
+
+
+def test_who_asks_the_pipeline_to_leave_asks_its_nodes(
+    recipe: Any, lock: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (
+        "import signal, sys\n"
+        "def leave(*_):\n    print('x' * 200_000 + 'saved', flush=True)\n    sys.exit(75)\n"  # more than a pipe holds
+        "signal.signal(signal.SIGTERM, leave)\nprint('begun', flush=True)\nsignal.pause()"
+    )
+    strike(monkeypatch, runners.console, "print")  # when the first line comes
+    with interruption.listening(), pytest.raises(Interrupted, match="SIGUSR1"):
+        Subprocess()("r1_zero", recipe(source), lock)
+    assert capsys.readouterr().out.endswith("xsaved\n")
+    assert not interruption.children
 
 
 def is_locked(file: Path) -> bool:

@@ -216,8 +216,8 @@ def test_nobody_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(ChatError, match=r"no answer within 0\.01 s; last: URLError"):
-        client(url, deadline_s=0.01, first_wait_s=1.0).ask(HELLO)
+    with pytest.raises(ChatError, match=r"no answer within 20 s; last: URLError"):
+        client(url, deadline_s=20, first_wait_s=100.0).ask(HELLO)
 
 
 def test_answers_are_kept(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_reply_made_to_hurt_ends_soon(reply: str) -> None:
     started = time.monotonic()
     assert Correctness().read(reply, MARK) is None
     assert Correctness().read(reply + RIGHT, MARK) in (1.0, None)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # a fraction of a second; far more on a busy machine
 
 
 def test_the_end_of_a_long_reply_counts() -> None:

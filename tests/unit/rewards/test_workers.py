@@ -23,6 +23,7 @@ from helpers import hostile
 from helpers.hostile import DEEDS, VERDICTS, Together, heavy_package, obey, obey_later, say, slow
 from lightning_r1.rewards.accuracy import Accuracy
 from lightning_r1.rewards.base import InProcessScorer, Item, Reward, RewardError
+from lightning_r1.rewards.dispatch import Dispatcher
 from lightning_r1.rewards.format import Format
 from lightning_r1.rewards.language import LanguageConsistency
 from lightning_r1.rewards.workers import WorkerPool
@@ -39,6 +40,7 @@ DIES = {
     "kill group": "died of SIGKILL (out of memory?)",
     "close everything": "left with exit status 1",
     "stderr": "left with exit status 1: the last words",
+    "leave a flood": "left with exit status 3",
     "forge": 'wrote b\'["answer", 0, 1.0, "ok", "forged"]\'',
 }
 RAISES = {
@@ -332,6 +334,39 @@ def test_without_its_nursery_nothing_waits_for_ever() -> None:
             pool.score("obey", obey, [item("a"), item("kill the nursery")])
         with pytest.raises(RewardError, match="exit status -9"):
             pool.score("obey", obey, [item("a")])
+
+
+def test_what_a_worker_writes_when_nobody_asked_costs_the_worker_alone() -> None:
+    with pool_of(workers=1) as pool:
+        (before,) = pool.score("process", hostile.process, [item("x")])
+        pool.score("forge", hostile.forge_later, [item("x")])
+        time.sleep(0.5)
+        (after,) = pool.score("process", hostile.process, [item("x")])
+        assert before.value != after.value
+
+
+def test_a_worker_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_r1.rewards.asks.FIRST_WORD_S", 1.0)
+    with pool_of(workers=1) as pool:
+        assert pool.score("mine", hostile.HangsAfterFork(1), [item("x")])[0].value == 1.0
+        told = r"^reward\.workers: workers said nothing in time before their first answer"
+        with pytest.raises(RewardError, match=told):
+            pool.score("other", hostile.HangsAfterFork(9), [item("x")])
+
+
+def test_what_is_asked_in_the_last_moment_is_told_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    end, asked = Dispatcher._end, []
+
+    def ask_then(dispatcher: Dispatcher) -> None:
+        end(dispatcher)
+        asked.append(pool.begin("obey", obey, [item("a")]))  # the thread is still alive
+
+    monkeypatch.setattr(Dispatcher, "_end", ask_then)
+    with pool_of() as pool:
+        pool.start([("obey", obey)])
+    assert asked[0].done.wait(10)
+    with pytest.raises(RewardError, match="closed"):
+        asked[0].result()
 
 
 OWNER = """
