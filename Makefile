@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-gpu test-vllm lint bench bench-gpu clean
+.PHONY: help install install-dev demo test test-gpu test-vllm test-slurm lint bench bench-gpu clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -32,12 +32,16 @@ install-dev: $(VENV)/.dev $(BIN)/bwrap  ## the same with what tests and benchmar
 demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 	$(BIN)/python recipes/pipeline.py pipeline=mini runner=subprocess workers=2
 
-test: install-dev  ## all tests that need no GPU and no vLLM
+test: install-dev  ## all tests that need no Slurm, no GPU and no vLLM
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --numprocesses 2 --quiet
 
 test-gpu: install-dev  ## the tests that need a GPU
 	@$(BIN)/python -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU here")'
 	$(BIN)/python -m pytest --quiet -m gpu tests/gpu
+
+# Slurm and munge are installed with apt-get if they are not here, which needs root.
+test-slurm: install-dev  ## the job scripts under a real Slurm, that is started on this machine and ended
+	$(BIN)/python -m pytest --quiet -m slurm tests/slurm
 
 # vLLM has pins of its own, and an environment of its own. One that can import vLLM already is used as it is.
 test-vllm:  ## the tests with a real vLLM, in the environment VLLM_VENV=.venv-vllm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning_r1 import report as report_module
 from lightning_r1.callbacks.console import console
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.report import PANELS, read_curves, report, running_mean, show, side_by_side
+from lightning_r1.report import PANELS, evaluation_tables, read_curves, report, running_mean, show, side_by_side
 from lightning_r1.text.records import write_jsonl
 
 
@@ -262,3 +263,22 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     assert f"curves in {tmp_path}/curves.png" in shown
     # as they were written, whatever the console would make of it
     assert "a0? │ [bold]early[/bold] │ <think>late" in shown
+
+
+def test_evaluations_of_several_sets_are_one_table_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = {"pass@1": 0.5, "pass@1_low": 0.25, "pass@1_high": 0.75, "think_length_mean": 7.0, "length_mean": 9.0,
+               "ungraded_fraction": 0.0}  # fmt: skip
+    for folder, model, name in (("x", "one", "easy"), ("y", "one", "hard"), ("z", "two", "easy")):
+        (tmp_path / folder).mkdir()
+        summary = {
+            "model": "m", "path": model, "sets": {name: {"problems": 4, "group_size": 1}},
+            "after": {f"eval/{name}/{key}": value for key, value in numbers.items()},
+        }  # fmt: skip
+        (tmp_path / folder / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "summary.json").write_text('{"phase": "r1_zero", "after": {}}')
+    tables = evaluation_tables(tmp_path)
+    assert [[column.header for column in table.columns] for table in tables] == [["", "easy", "hard"], ["", "easy"]]
+    assert evaluation_tables(tmp_path / "rl") == []
+    show(tmp_path)
+    assert "m (two)" in capsys.readouterr().out

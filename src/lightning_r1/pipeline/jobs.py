@@ -70,7 +70,9 @@ def options_of(node: Node, spec: Mapping[str, Any], cluster: Mapping[str, Any]) 
             if name not in RESOURCES:
                 raise ConfigError(f"{where}.{name}: there is no such resource; choose from {', '.join(RESOURCES)}")
             said[name] = [*said[name], *value] if name == "options" else value
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in said.items() if name != "options" and value]
+    flags = [
+        f"--{name.replace('_', '-')}={value}" for name, value in said.items() if name != "options" and value is not None
+    ]
     return [*flags, *said["options"]]
 
 
