@@ -69,7 +69,10 @@ def benchmark(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, dict[str, Held]] = {}
     for shape, layers in config["shapes"].items():
         work = (shape, layers, config["steps"], config["threads"])
-        found[shape] = {system: measure(system, *work) for system in config["systems"]}
+        found[shape] = {}
+        for system in config["systems"]:
+            held = found[shape][system] = measure(system, *work)
+            console.print(f"{shape}  {system:>24}  {held.state_bytes / 2**30:.2f} GiB  {held.seconds:.2f} s a step")
         tell(shape, layers, found[shape], where["line"])
     return {
         "where": where,
