@@ -69,6 +69,7 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, base: str 
     Raises:
         ValueError: for targets that the model has not, or that are its embeddings or its head.
     """
+    quiet_bitsandbytes()
     from peft import LoraConfig
 
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
@@ -101,7 +102,6 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, base: str 
 
 def inject(model: PreTrainedModel, config: Any, name: str) -> None:
     """Put the layers of PEFT's config into a model, under a name."""
-    quiet_bitsandbytes()
     from peft import inject_adapter_in_model
 
     # PEFT moves what it makes to the base's device, but not a second adapter to meta
