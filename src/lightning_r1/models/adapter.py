@@ -13,6 +13,7 @@ and embeddings stay frozen, in the type that they were loaded in.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -68,6 +69,7 @@ def add_adapter(model: PreTrainedModel, settings: AdapterSettings, *, base: str 
     Raises:
         ValueError: for targets that the model has not, or that are its embeddings or its head.
     """
+    quiet_bitsandbytes()
     from peft import LoraConfig
 
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
@@ -108,6 +110,11 @@ def inject(model: PreTrainedModel, config: Any, name: str) -> None:
         # that there are two is meant, and that GPT-2's matrices are transposed is taken care of
         warnings.filterwarnings("ignore", "Already found a `peft_config`|fan_in_fan_out is set to False")
         inject_adapter_in_model(config, model, name)
+
+
+def quiet_bitsandbytes() -> None:
+    """No word of a faster kernel that it lacks; PEFT imports it wherever it is installed."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging as python_logging
 import math
 import os
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from lightning_r1.models.adapter import quiet_bitsandbytes
 from lightning_r1.models.flash import implementation
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,6 +51,7 @@ def load_model(
     """
     options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in)
     if four_bit:
+        quiet_bitsandbytes()
         # bitsandbytes quantises where the model will be, one layer after the other
         options |= {"quantization_config": _nf4(options["dtype"]), "device_map": {"": _own_device()}}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(path), **options)
@@ -140,8 +141,7 @@ def stops_of(path: str | Path | None) -> list[int]:
 
 
 def quiet_transformers() -> None:
-    """No progress bars for loading and saving, no word of a fast kernel that bitsandbytes lacks; errors still speak."""
-    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
+    """No progress bars for loading and saving; errors still speak."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
