@@ -31,8 +31,6 @@ from lightning_r1.optim.adamw import adamw
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.types import Prompt, Sampling
 
-OPTIMIZERS = {"adamw": adamw}
-
 
 def measured_mib(cases: Sequence[Mapping[str, Any]], ranks: int = 1) -> list[float]:
     """What a process, or the first of several ranks, needed for each case above what it had before the model."""
@@ -68,23 +66,25 @@ def update(
     micro_batches: int,
     arrangement: str = "padded",
     checkpointing: bool = False,
-    optimizer: str = "adamw",
 ) -> None:
     """Two steps, each of some micro-batches in which every token of the completions counts."""
     checkpoint_activations(policy.model, checkpointing)
-    stepping = OPTIMIZERS[optimizer](policy.train().named_parameters(), lr=1e-3)
-    ids = torch.randint(3, 100, (rows, prompt + completion))
-    lengths, mask = torch.full((rows,), prompt), torch.ones(rows, completion, dtype=torch.bool)
+    optimizer = adamw(policy.train().named_parameters(), lr=1e-3)
+    device = next(policy.parameters()).device
+    ids = torch.randint(3, 100, (rows, prompt + completion), device=device)
+    lengths = torch.full((rows,), prompt, device=device)
+    mask = torch.ones(rows, completion, dtype=torch.bool, device=device)
     layout = None
     if arrangement != "padded":
         ids[1:, :prompt] = ids[0, :prompt]
         layout = pack([prompt] * rows, [completion] * rows, [0] * rows if arrangement == "shared prefix" else None)
+        layout = layout.to(device)
     for _ in range(2):
-        stepping.zero_grad()
+        optimizer.zero_grad()
         for _ in range(micro_batches):
             policy(ids, lengths, mask, layout=layout).logprobs.sum().backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        stepping.step()
+        optimizer.step()
 
 
 def rollout(policy: Policy, *, prompts: int, group_size: int, prompt_tokens: int, new_tokens: int) -> None:

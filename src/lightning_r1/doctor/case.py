@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from transformers import PretrainedConfig
 
 from lightning_r1.models.footprint import Adapter, Footprint, ModelSize, Sharing, on_ranks, with_adapter
 from lightning_r1.models.memory_estimate import Arrangement, Work, kept_by_host, update_peak
@@ -66,7 +65,7 @@ class Case:
     """One question to the estimates.
 
     Args:
-        config: of the model.
+        config: of the model, transformers'.
         size: of the model as it is loaded; an adapter that a setting adds is not in it.
         dtype: of the weights as they are loaded.
         batch: the work.
@@ -82,7 +81,7 @@ class Case:
         peak: measures an update, see :func:`.update_peak`.
     """
 
-    config: PretrainedConfig
+    config: Any
     size: ModelSize
     dtype: torch.dtype
     batch: Batch

@@ -14,6 +14,7 @@ from helpers.peak import measured_mib
 from lightning_r1.models.footprint import Footprint, ModelSize, model_size, on_ranks, with_adapter
 from lightning_r1.models.memory_estimate import Work, deep_update_peak, rollout_peak, update_peak
 from lightning_r1.optim.adamw import adamw
+from lightning_r1.optim.adamw8bit import adamw8bit
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
 
@@ -61,7 +62,7 @@ def test_an_update_takes_what_was_estimated(case: int, measured: list[float]) ->
     config, size = described(said.pop("config"))
     how = {"accumulates": said.pop("micro_batches") > 1, "checkpointing": said.pop("checkpointing", False)}
     activations = update_peak(config, Work(**said), **how, on_cpu=True)
-    estimated = (2 * size.weights + size.states[32] + activations) / MIB
+    estimated = (2 * size.weights + size.optimizer(32, masters=False) + activations) / MIB
     assert measured[case] > 40  # far above what a process needs besides
     assert estimated == pytest.approx(measured[case], rel=0.12)
 
@@ -174,6 +175,15 @@ def test_eight_bit_averages_are_a_byte_an_entry_and_a_maximum_a_block_of_a_row()
     assert model_size(large).states[8] == 2 * (30_000 + 4 * 2 * 100)  # 256 and 44 columns
     assert model_size(small).states[8] == 2 * 4 * 20
     assert model_size(torch.nn.Embedding(100, 100)).states[8] == 2 * 4 * 10_000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_averages_of_8_bits_are_those_that_the_optimizer_holds(dtype: torch.dtype) -> None:
+    model = tiny_model("qwen2", hidden_size=320, intermediate_size=100).to(dtype)
+    state = adamw8bit(model.named_parameters(), lr=1e-3).state_dict()
+    values = [value for one in state["state"].values() for name, value in one.items() if name != "step"]
+    held = sum(value.numel() * value.element_size() for value in [*values, *state.get("masters", [])])
+    assert model_size(model).optimizer(8, masters=True) == held
 
 
 def test_seven_billion_parameters_take_what_is_known() -> None:
