@@ -1,4 +1,4 @@
-"""The graph as jobs, with a queue of our own in Slurm's place: what is submitted, followed, cancelled, taken up again."""
+"""The graph as jobs, with a queue of our own in the place of Slurm: submitted, followed, cancelled, taken up again."""
 
 from __future__ import annotations
 
