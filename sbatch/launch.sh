@@ -39,7 +39,7 @@ ranks() {
     # the others.
     ${EXEC:-} srun --nodes="$nodes" --nodelist="$nodelist" --ntasks=$((nodes * per_node)) --ntasks-per-node="$per_node" \
         --overcommit --cpu-bind=none --kill-on-bad-exit=1 --label --output="$LOG" --open-mode=append \
-        python "$LIGHTNING_R1_ROOT/recipes/$verb.py" trainer.num_nodes="$nodes" trainer.devices="$per_node" "$@" resume=auto
+        python "$LIGHTNING_R1_ROOT/recipes/$verb.py" "$@" resume=auto
 }
 
 # close_run STATUS: tells how the job ended, with the last lines where it went wrong, and ends with the same status.

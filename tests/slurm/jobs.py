@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.quick import overrides_of, quick_rl
-from slurm.local_cluster import Cluster, Job, until
+from slurm.local_cluster import FINISHED, Cluster, Job, until
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "sbatch/train.sbatch"
-# GRPO on two nodes: one process on each
-TWO_NODES = ["parallel=ddp", "trainer.accelerator=cpu"]
+# GRPO on two nodes, a slice of everything on each
+TWO_NODES = ["parallel=fsdp", "optim=adamw8bit", "optim.min_8bit_size=256", "trainer.accelerator=cpu"]
 
 
 @dataclass
@@ -69,6 +69,15 @@ class Jobs:
             seconds=seconds,
             what=lambda: f"it does not start again: {self.slurm.job(number)}",
         )
+
+    def wait_for_end_or_restart(self, number: str, *, seconds: float) -> Job:
+        """Until a job is over, or has begun again."""
+        until(
+            lambda: (job := self.slurm.job(number)).state in FINISHED or job.restarts,
+            seconds=seconds,
+            what=lambda: f"it goes on without one: {self.slurm.job(number)}",
+        )
+        return self.slurm.job(number)
 
     def urgent(self) -> str:
         """A job that needs all nodes, of a partition before which the others give way."""

@@ -71,13 +71,17 @@ def test_cancelled_then_killed_a_run_goes_on_when_it_is_submitted_again(jobs: Jo
     ranks = processes_of(jobs.run_dir("run"))
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
-    job = jobs.done(killed, state="FAILED", seconds=60)
-    assert job.exit_code != "0:0"
-    jobs.slurm.wait_until_gone(killed)
-    assert processes_of(jobs.run_dir("run")) == []
+    # the other rank meets the gap, and the job fails; or Slurm asks it to end before, and it has the job requeued
+    ended = jobs.wait_for_end_or_restart(killed, seconds=90)
     log = (jobs.run_dir("run") / "slurm" / f"{killed}.log").read_text()
     assert f"going on at {saved}" in log
-
-    jobs.done(jobs.train("run", *LONG))
+    if ended.restarts == 0:
+        assert ended.state == "FAILED"
+        assert ended.exit_code != "0:0"
+        jobs.slurm.wait_until_gone(killed)
+        assert processes_of(jobs.run_dir("run")) == []
+        jobs.done(jobs.train("run", *LONG))
+    else:
+        jobs.done(killed)
     assert same_bits(jobs.run_dir("run"), undisturbed)
     assert logged_steps(jobs.run_dir("run")) == logged_steps(undisturbed)

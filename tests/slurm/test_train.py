@@ -19,6 +19,10 @@ def test_two_nodes_train_one_model(jobs: Jobs) -> None:
     assert (run_dir / "model" / "model.safetensors").is_file()
     config = (run_dir / "config.yaml").read_text()
     assert "num_nodes: 2" in config
+    assert "strategy: fsdp" in config
+    assert "adamw8bit" in config
+    slices = sorted(file.name for file in (run_dir / "checkpoints" / "step-0000003").glob("*.distcp"))
+    assert slices == ["__0_0.distcp", "__1_0.distcp"]  # each node has written its own
     log = (run_dir / "slurm" / f"{job}.log").read_text()
     assert log.count("numbers in") == 1  # one rank speaks
     said = (jobs.folder / f"job-{job}.out").read_text()

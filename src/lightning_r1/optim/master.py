@@ -101,7 +101,16 @@ class Masters(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What :meth:`state_dict` gave; without masters, they are the parameters as they are now."""
+        """What :meth:`state_dict` gave; without masters, they are the parameters as they are now.
+
+        Raises:
+            ValueError: for masters as they were kept once, beside the states: without them, training would go on from
+                rounded weights.
+        """
+        if "masters" in state_dict:
+            raise ValueError(
+                "this checkpoint keeps its float32 masters in an older form: start from its exported model"
+            )
         states = {index: dict(state) for index, state in state_dict["state"].items()}
         saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for index, parameter in zip(saved, self._parameters(), strict=False):  # torch refuses another number of them

@@ -1,0 +1,27 @@
+"""A run's folder is taken again by the same run, on other ranks too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.run_folder import keep_config, kept_config, take_folder
+
+
+def config(run_dir: Path, *, seed: int = 0, devices: int = 1, strategy: str = "auto") -> dict[str, Any]:
+    return {
+        "name": "run", "resume": "auto", "seed": seed, "paths": {"run_dir": str(run_dir)},
+        "trainer": {"devices": devices, "num_nodes": devices}, "parallel": {"strategy": strategy},
+    }  # fmt: skip
+
+
+def test_other_ranks_and_another_strategy_may_go_on_and_another_run_may_not(tmp_path: Path) -> None:
+    keep_config(tmp_path, config(tmp_path))
+    (tmp_path / "metrics.csv").write_text("begun")
+    assert kept_config(tmp_path) == config(tmp_path)
+    assert take_folder(config(tmp_path, devices=4, strategy="fsdp")) is None
+    with pytest.raises(ConfigError, match=r"holds a run with another seed \(0 there, 1 here\)"):
+        take_folder(config(tmp_path, seed=1))
