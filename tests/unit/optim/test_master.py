@@ -102,6 +102,12 @@ def test_a_checkpoint_without_masters_starts_them_from_the_weights() -> None:
     assert torch.equal(stepped_on(again, parameters["norm"]), torch.full((8,), 0.5))
 
 
+def test_masters_of_an_older_form_are_refused() -> None:
+    optimizer = adamw([("w", nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16)))], lr=1e-3)
+    with pytest.raises(ValueError, match="an older form: start from its exported model"):
+        optimizer.load_state_dict(optimizer.state_dict() | {"masters": [torch.ones(4, 4)]})
+
+
 def test_float32_needs_no_master_and_mixed_models_have_some() -> None:
     both = nn.ParameterDict({"low": torch.ones(2, 2, dtype=torch.bfloat16), "full": torch.ones(2, 2)})
     optimizer = adamw(both.named_parameters(), lr=0.1)
