@@ -155,6 +155,11 @@ def leave_together(left: Interrupted, say: Any) -> None:
         left: what was raised on all ranks.
         say: called on rank 0 with ``left``.
     """
+    try:
+        all_gather(None)
+    except RuntimeError:
+        # a rank has crashed, and Slurm asks the others to end: that is no preemption, and would happen again
+        left.requeue = False
     if rank() == 0 and first_of_job():  # ranks that have not met yet all take themselves for the first
         say(left)
     left.told = True

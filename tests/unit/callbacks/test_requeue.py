@@ -184,3 +184,14 @@ def test_lightnings_handlers_are_kept_out(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="requeue: margin_s="):
         Requeue(**options)
+
+
+def test_a_job_of_which_a_rank_has_crashed_is_not_requeued(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(value: object) -> list[object]:
+        raise RuntimeError("Connection closed by peer")
+
+    told: list[bool] = []
+    for meeting, requeued in ((lambda value: [value], True), (gone, False)):
+        monkeypatch.setattr(requeue, "all_gather", meeting)
+        requeue.leave_together(Interrupted("it received SIGTERM"), lambda left: told.append(left.requeue))
+        assert told[-1] is requeued
