@@ -48,11 +48,12 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     with interruption.listening(), ExitStack() as held:
         if first:
             held.enter_context(hold(run_dir))
-        finished = take_folder(config) if first else None
+        finished = take_folder(config) if first else _finished(config)
         if finished is not None:
-            console.print(
-                f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True
-            )
+            if first:
+                console.print(
+                    f"{config['name']} is finished already ({run_dir}); resume=never trains it anew", soft_wrap=True
+                )
             return finished
         quiet()
         run = held.enter_context(closing(build(config)))
@@ -65,13 +66,22 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             raise
 
 
+def _finished(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Nothing but ``{}``, as a finished run's other ranks return, where there is nothing left to do: the first rank
+    leaves then as well, and would be waited for.
+    """
+    done = config["resume"] != "never" and (Path(config["paths"]["run_dir"]) / SUMMARY).is_file()
+    return {} if done else None
+
+
 def _fit(run: Run) -> dict[str, Any]:
     """Train to the end."""
     run_dir, config = run.run_dir, run.config
     run.start()
+    saved = None  # rank 0 tells the others
     if not getattr(rank_zero_only, "rank", 0):
         keep_config(run_dir, config)
-    saved = newest_checkpoint(run_dir / "checkpoints", tell=console.print)
+        saved = newest_checkpoint(run_dir / "checkpoints", tell=console.print)
     _announce(run, saved)
     for logger in run.trainer.loggers:
         if isinstance(logger, MetricsCSV):

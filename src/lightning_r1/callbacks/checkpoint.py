@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 from lightning_r1.parallel.checkpoint_files import (
     FILE_SUFFIX,
     AtomicCheckpointIO,
     Saved,
     keep_newest,
+    marker_of,
     newest_checkpoint,
     remove_leftovers,
 )
+from lightning_r1.parallel.checkpoint_folder import CheckpointError
 from lightning_r1.parallel.checkpoint_strategy import FolderCheckpoints, Saving
+from lightning_r1.parallel.collectives import together
 
-__all__ = ["AtomicCheckpointIO", "Saved", "StepCheckpoints", "newest_checkpoint", "step_checkpoints"]
+__all__ = ["AtomicCheckpointIO", "OneChoice", "Saved", "StepCheckpoints", "newest_checkpoint", "step_checkpoints"]
+
+_APPEARS_S = 120.0  # within which a checkpoint that rank 0 sees is seen by every other node
 
 
 class StepCheckpoints(Checkpoint):
@@ -99,3 +107,34 @@ class StepCheckpoints(Checkpoint):
 def step_checkpoints(folder: Path, *, every_n_steps: int, keep: int, asynchronous: bool = False) -> StepCheckpoints:
     """Keep the last ``keep`` checkpoints of every so many optimizer steps."""
     return StepCheckpoints(folder, every_n_steps=every_n_steps, keep=keep, asynchronous=asynchronous)
+
+
+class OneChoice(_CheckpointConnector):
+    """In a trainer's place for checkpoints: all ranks go on from the one that rank 0 has found.
+
+    Nodes may see a shared folder as it was some seconds ago. A rank that took an older checkpoint, or none, would train
+    another model than the others, or wait for them where they never come.
+    """
+
+    def resume_start(self, checkpoint_path: str | os.PathLike[str] | None = None, weights_only: Any = None) -> None:
+        """Rank 0's choice, when all see it; ranks know each other by now.
+
+        Raises:
+            CheckpointError: on every rank, if one does not see it.
+        """
+        chosen = self.trainer.strategy.broadcast(None if checkpoint_path is None else str(checkpoint_path))
+        if chosen is not None:
+            together(lambda: _appears(Path(chosen)), CheckpointError)
+        super().resume_start(chosen, weights_only)
+
+
+def _appears(path: Path) -> None:
+    deadline = time.monotonic() + _APPEARS_S
+    while not (path.exists() and marker_of(path).exists()):
+        if time.monotonic() > deadline:
+            raise CheckpointError(
+                f"checkpoint {path}: another rank reads it, and it is not to be seen from here; is the folder on a "
+                "file system that all nodes share?"
+            )
+        time.sleep(1)
+        list(path.parent.glob("*"))  # has the folder read again

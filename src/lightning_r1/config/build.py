@@ -14,7 +14,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers.logger import Logger
 
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, StepCheckpoints
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, OneChoice, StepCheckpoints
 from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.evaluation import Evaluation, HeldOutEvaluation
@@ -290,7 +290,7 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    trainer._signal_connector = KeepsHandlers(trainer)
+    trainer._signal_connector, trainer._checkpoint_connector = KeepsHandlers(trainer), OneChoice(trainer)
     return trainer
 
 

@@ -161,9 +161,22 @@ class FolderCheckpoints(Strategy):
         return True
 
     def teardown(self) -> None:
-        """A checkpoint that is being written is finished first."""
+        """A checkpoint that is being written is finished first.
+
+        The model and the optimizers stay where they are: Lightning would move them to the host's memory, before the
+        callbacks' ``on_fit_end``, in which the model is still evaluated, and before it is exported.
+        """
         self.background.settle()
-        super().teardown()
+        optimizers, self._optimizers = self._optimizers, []
+        module: Any = self.lightning_module
+        if module is not None:
+            module.cpu = lambda: module
+        try:
+            super().teardown()
+        finally:
+            self._optimizers = optimizers
+            if module is not None:
+                del module.cpu
 
     @property
     def _module(self) -> torch.nn.Module:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 
 from helpers.kills import Killed, kill_before
 from helpers.phases import fit, scripted_grpo
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, Saved, newest_checkpoint, step_checkpoints
+from lightning_r1.callbacks import checkpoint
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, OneChoice, Saved, newest_checkpoint, step_checkpoints
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel import checkpoint_files
+from lightning_r1.parallel.checkpoint_folder import CheckpointError
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -275,3 +278,23 @@ def test_a_run_whose_disk_was_full_goes_on_to_the_same_end(
     assert steps_in(folder) == [5]
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_ranks_go_on_from_the_checkpoint_that_the_first_one_sees(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another node's view of a shared folder is behind: it finds none, or an older one, and waits for the newest."""
+    module, folder = scripted_grpo(codec), tmp_path / "checkpoints"
+    trainer = fit(module, steps=2, folder=tmp_path, callbacks=[step_checkpoints(folder, every_n_steps=1, keep=2)])
+    marker = file_of(folder, 2).with_name("step-0000002.ckpt.complete")
+    hidden = marker.rename(tmp_path / "not seen yet")
+    monkeypatch.setattr(trainer.strategy, "broadcast", lambda mine, src=0: str(file_of(folder, 2)))
+    monkeypatch.setattr(time, "sleep", lambda seconds: hidden.exists() and hidden.rename(marker))
+    for mine in (None, file_of(folder, 1)):
+        choice = OneChoice(trainer)
+        choice.resume_start(mine)
+        assert choice._loaded_checkpoint["global_step"] == 2
+    marker.unlink()
+    monkeypatch.setattr(checkpoint, "_APPEARS_S", 0.0)
+    with pytest.raises(CheckpointError, match=r"step-0000002\.ckpt: another rank reads it, and it is not to be seen"):
+        OneChoice(trainer).resume_start(None)

@@ -11,7 +11,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.accelerators.cpu import CPUAccelerator
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.strategies import Strategy
 
 from helpers.console import on_a_terminal, said
 from helpers.engine import ScriptedEngine
@@ -28,6 +31,7 @@ from lightning_r1.config.build import build
 from lightning_r1.evaluation import evaluator
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
+from lightning_r1.parallel.checkpoint_strategy import DataParallelStrategy, OneDeviceStrategy
 from lightning_r1.rewards.accuracy import Accuracy
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.group import GroupEngine
@@ -267,3 +271,21 @@ def test_the_first_rank_writes_for_all(
     lines = read_jsonl(tmp_path / "evaluations" / "a-00000.jsonl")
     assert [line["prompt_id"] for line in lines] == ["test/1"] * 3 + ["test/2"] * 3
     assert said(capsys).count("held-out a at step 0") == 1
+
+
+@pytest.mark.parametrize("strategy", [OneDeviceStrategy, DataParallelStrategy])
+def test_the_last_evaluation_finds_the_model_where_it_was_trained(
+    strategy: type[Strategy], codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning moves it to the host's memory when training ends, where a GPU's work would take hours."""
+    moved = []
+    monkeypatch.setattr(GRPO, "cpu", lambda module: moved.append(module))
+    trained = strategy()
+    trained.connect(module := scripted_grpo(codec))
+    trained.accelerator, trained.cluster_environment = CPUAccelerator(), LightningEnvironment()
+    trained.optimizers = [torch.optim.AdamW(module.policy.parameters())]
+    trained.teardown()
+    assert moved == []
+    assert len(trained.optimizers) == 1
+    module.cpu()  # what others want of it, it does
+    assert moved == [module]
