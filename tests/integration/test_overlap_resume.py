@@ -14,7 +14,10 @@ from helpers.checkpoints import restart
 from helpers.checkpoints import whole as whole_checkpoint
 from helpers.quick import overrides_of, random_base
 from helpers.runs import coin_rl, largest_difference, weights
+from helpers.strike import strike
 from integration.test_ddp import TWO_RANKS, recipe
+from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.interruption import Interrupted
 from lightning_r1.train import train
 
 STEPS = 8
@@ -95,6 +98,20 @@ def test_a_resumed_run_ends_in_the_same_bits(
     train(coin_rl(tmp_path, base, *RUN, *KINDS[kind]))
     assert largest_difference(weights(run_dir), weights(whole[kind])) == 0
     assert rows_of(run_dir) == rows_of(whole[kind])
+
+
+def test_a_signal_while_a_rollout_is_in_flight_loses_nothing(
+    whole: dict[str, Path], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run_dir = coin_rl(tmp_path, base, *RUN, *OVERLAP), tmp_path / "coin" / "rl"
+    with monkeypatch.context() as patch:
+        strike(patch, Phase, "_step", call=3)
+        with pytest.raises(Interrupted):
+            train(config)
+    assert own(run_dir, 3)["flight"]
+    train(config)
+    assert largest_difference(weights(run_dir), weights(whole["overlap"])) == 0
+    assert rows_of(run_dir) == rows_of(whole["overlap"])
 
 
 def test_evaluation_is_of_the_newest_weights_and_disturbs_nothing(

@@ -113,6 +113,7 @@ class Requeue(L.Callback):
             module: whose next step has to fit; None asks for no step.
         """
         news = self._poll() if rank() == 0 else False
+        interruption.saving_s = self.margin_s + self.longest["between"]
         cause = interruption.wanted
         if not cause and module and rank() == 0:
             needed = self.longest[_kind(module)] + self.longest["between"] + _landing(module)
@@ -121,7 +122,7 @@ class Requeue(L.Callback):
         told = all_max(2 if cause else 1 if news else 0)
         if told == 1:
             self.deadline = all_max(self._end() if rank() == 0 else -math.inf)
-            interruption.stop_at = self.deadline - self.margin_s - self.longest["between"]
+            interruption.stop_at = self.deadline - interruption.saving_s
             if math.isfinite(self.deadline):
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.deadline))
                 console.print(f"this run leaves in time for the limit of {when}", style="dim", soft_wrap=True)

@@ -97,6 +97,7 @@ class Flight:
     def __init__(self, make: Callable[[Callable[[], None]], Draft], device: torch.device) -> None:
         self._draft: Draft | None = None
         self._error: BaseException | None = None
+        self._waited = 0.0
         self._unwanted = threading.Event()
         self._surroundings = _surroundings(device)
         self._make = make
@@ -115,9 +116,16 @@ class Flight:
         if self._unwanted.is_set():
             raise _Abandoned
 
+    def flying(self, patience_s: float | None = None) -> bool:
+        """Whether it has not landed, well or not, when it has been waited for so long; or until it has."""
+        started = time.perf_counter()
+        self._thread.join(patience_s)
+        self._waited += time.perf_counter() - started
+        return self._thread.is_alive()
+
     def settle(self) -> None:
         """Wait until it has landed, well or not."""
-        self._thread.join()
+        self.flying()
 
     def state_dict(self) -> dict[str, Any] | None:
         """What it has made, as plain data, once it has landed; None if it has failed."""
@@ -136,16 +144,13 @@ class Flight:
         Raises:
             Exception: what was raised in the thread.
         """
-        started = time.perf_counter()
         self.settle()
         if self._error is not None:
             self._error.add_note("raised while the next rollout was sampled beside the update (algo.overlap_rollouts)")
             raise self._error
         assert self._draft is not None
         draft = self._draft
-        return Draft(
-            draft.scored, draft.generation_seconds, draft.reward_seconds, waited_seconds=time.perf_counter() - started
-        )
+        return Draft(draft.scored, draft.generation_seconds, draft.reward_seconds, waited_seconds=self._waited)
 
     def abandon(self, patience_s: float = _PATIENCE_S) -> None:
         """End it soon; an engine that does not listen is left to itself."""
@@ -157,7 +162,7 @@ class Landed(Flight):
     """A flight that has landed already: what a checkpoint held."""
 
     def __init__(self, draft: Draft) -> None:
-        self._draft, self._error = draft, None
+        self._draft, self._error, self._waited = draft, None, 0.0
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Landed:
@@ -165,8 +170,9 @@ class Landed(Flight):
         groups = [from_plain(group) for group in state["groups"]]
         return cls(Draft(groups, state["generation_seconds"], state["reward_seconds"]))
 
-    def settle(self) -> None:
+    def flying(self, patience_s: float | None = None) -> bool:
         """Nothing to wait for."""
+        return False
 
     def abandon(self, patience_s: float = _PATIENCE_S) -> None:
         """Nothing to end."""

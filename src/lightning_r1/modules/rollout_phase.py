@@ -22,6 +22,7 @@ from lightning_r1.experience.batching import MicroBatch, Sequences, micro_batche
 from lightning_r1.experience.buffer import ExperienceBuffer
 from lightning_r1.experience.collect import Credit, Rollout, collect, prompts_needed
 from lightning_r1.experience.draft import Draft, Flight, Landed, make_draft
+from lightning_r1.experience.landing import lands, settled
 from lightning_r1.experience.metrics import rollout_metrics, staleness_metrics
 from lightning_r1.experience.parity import parity_gap
 from lightning_r1.experience.queue import GroupQueue
@@ -239,9 +240,13 @@ class RolloutPhase(Phase[Policy]):
         self.flight = Flight(make, self.device)
 
     def settle(self) -> None:
-        """Wait for the rollout in flight; how it ended is told where it is used."""
+        """Wait for the rollout in flight; how it ended is told where it is used.
+
+        Raises:
+            Interrupted: on every rank, if one is to leave.
+        """
         if self.flight:
-            self.flight.settle()
+            settled(self.flight)
 
     def close(self) -> None:
         """Nobody waits for the rollout in flight any more."""
@@ -284,6 +289,9 @@ class RolloutPhase(Phase[Policy]):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the loop needs to go on: what this rank has sampled and not used yet, and the counters."""
         super().on_save_checkpoint(checkpoint)
+        if self.flight and not lands(self.flight):
+            self.flight = None
+            self.print("the rollout in flight would land too late to be saved: it is sampled again later")
         flight = self.flight.state_dict() if self.flight else None
         # where one has failed, none is kept: the run will end, and a resumed one makes all of it again
         kept = flight if all(all_gather(flight is not None)) else None

@@ -55,6 +55,8 @@ class Interruption:
         self.cause = ""
         self.stop_at = math.inf
         """``time.time()`` from which on what can be made again is left."""
+        self.saving_s = 0.0
+        """Seconds that are needed at the end, to save what cannot be made again."""
         self.children: set[int] = set()
         """Processes that are to be asked as well, because whoever ends this one may not know of them."""
         self._by_hand = self._listens = self._waits = False
