@@ -26,6 +26,7 @@ from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.build_rewards import build_scorer
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.evaluation.comparison import Comparison, compare
 from lightning_r1.evaluation.evaluator import check_prompts, grade_again, sample
@@ -51,12 +52,17 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: before anything expensive, for a config that cannot be run or a folder that holds
-            another run.
+            another run, or one that is being written.
     """
     check_evaluation(config)
     quiet()
-    run_dir, rescore = Path(config["paths"]["run_dir"]), config["rescore"]
-    device = None if rescore else launch(config)
+    run_dir, device = Path(config["paths"]["run_dir"]), None if config["rescore"] else launch(config)
+    with hold_together(run_dir):
+        return _evaluate(config, run_dir, device)
+
+
+def _evaluate(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, Any]:
+    rescore = config["rescore"]
     # graded anew, the golds of the sets may be others; that the prompts are not is checked one by one
     may_change = ("compare", "rescore", "trainer", "parallel", *(["eval.sets"] if rescore else []))
     finished = all_gather(take_folder(config, may_change=may_change) if rank() == 0 else None)[0]

@@ -23,6 +23,7 @@ from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_sampling import LabellingJob, SamplingJob, build_sampling, check_sampling
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.data.preferences import length_balance
 from lightning_r1.experience.labelling import balance_lengths, label_pairs
@@ -49,11 +50,16 @@ def sample(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: before anything expensive, for a config that cannot be run or a folder that holds
-            another run; at the end, if nothing was worth keeping.
+            another run, or one that is being written; at the end, if nothing was worth keeping.
     """
     check_sampling(config)
     quiet()
     run_dir, device = Path(config["paths"]["run_dir"]), launch(config)
+    with hold_together(run_dir):
+        return _sample(config, run_dir, device)
+
+
+def _sample(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, Any]:
     finished = all_gather(take_folder(config) if rank() == 0 else None)[0]
     if finished is None:
         job = build_sampling(config, device)

@@ -15,6 +15,7 @@ from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_teaching import TeachingJob, build_teaching, check_teaching, trace_parts
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
 from lightning_r1.data.lessons import Lessons, MadeFrom, ShardFacts, read_facts, traces_hash, write_index, write_shard
 from lightning_r1.data.rows import DataError
@@ -37,12 +38,17 @@ def teach(config: Mapping[str, Any]) -> dict[str, Any]:
         What ``summary.json`` holds.
 
     Raises:
-        ConfigError: for a config that cannot be run, a folder that holds another run, and shards that were made
-            from something else.
+        ConfigError: for a config that cannot be run, a folder that holds another run or is being written, and
+            shards that were made from something else.
     """
     check_teaching(config)
     quiet()
     run_dir, device = Path(config["paths"]["run_dir"]), launch(config)
+    with hold_together(run_dir):
+        return _teach(config, run_dir, device)
+
+
+def _teach(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, Any]:
     finished = all_gather(_finished(config) if rank() == 0 else None)[0]
     if finished is None:
         job, started = build_teaching(config, device), time.perf_counter()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.strategies import DDPStrategy
 
-from lightning_r1.config.build import build_sets, check
+from lightning_r1.config.build import build_sets, call_with, check
 from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.compose import CONF
@@ -57,7 +59,9 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
 
 def launch(config: Mapping[str, Any]) -> torch.device:
     """Start the other ranks, or meet them, and tell this rank's device."""
-    fabric = instantiate(config["trainer"], strategy=config["parallel"]["strategy"])
+    name, minutes = (config["parallel"].get(key) for key in ("strategy", "timeout_minutes"))
+    strategy = DDPStrategy(timeout=timedelta(minutes=minutes)) if name == "ddp" and minutes else name
+    fabric = call_with(config["trainer"], strategy=strategy)
     fabric.launch()
     return fabric.device
 

@@ -30,7 +30,8 @@ def build_strategy(config: Mapping[str, Any]) -> Any:
     name, trainer = options.pop("strategy"), config["trainer"]
     if name == SHARDED:
         return ShardedStrategy(**options)
-    return strategy_named(name, alone=trainer["devices"] == 1 and trainer["num_nodes"] == 1)
+    alone = trainer["devices"] == 1 and trainer["num_nodes"] == 1
+    return strategy_named(name, alone=alone, timeout_minutes=options.get("timeout_minutes"))
 
 
 def is_sharded(config: Mapping[str, Any]) -> bool:

@@ -15,12 +15,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.parallel.collectives import rank, together
 from lightning_r1.parallel.slurm_job import job_name
 
 BEAT_S = 10.0
@@ -53,6 +54,18 @@ def hold(run_dir: Path, *, beat_s: float = BEAT_S) -> Iterator[None]:
         heart.join()
         if _read(file) == mine:
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold_together(run_dir: Path, *, beat_s: float = BEAT_S) -> Iterator[None]:
+    """Hold a run folder, for all ranks; they know each other already. See :func:`hold`.
+
+    Raises:
+        ConfigError: on every rank, if another process holds it.
+    """
+    with ExitStack() as held:
+        together(lambda: held.enter_context(hold(run_dir, beat_s=beat_s)) if rank() == 0 else None, ConfigError)
+        yield
 
 
 def lock_of(run_dir: Path) -> Path:

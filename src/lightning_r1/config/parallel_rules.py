@@ -75,10 +75,18 @@ def sharded_layers_are_not_compiled(config: Config) -> None:
         raise ConfigError("model.compile=true: not with parallel=fsdp; set it to false, or choose parallel=ddp")
 
 
+def ranks_wait_for_each_other(config: Config) -> None:
+    """For some time, and not for ever."""
+    minutes = get(config, "parallel.timeout_minutes")
+    if minutes is not None and (not isinstance(minutes, int | float) or minutes <= 0):
+        raise ConfigError(f"parallel.timeout_minutes={minutes}: expected more than 0")
+
+
 PARALLEL_RULES: list[Callable[[Config], None]] = [
     ranks_are_those_that_were_started,
     sharding_is_for_training,
     shards_can_be_laid_out,
+    ranks_wait_for_each_other,
     a_sharded_precision_is_one_of_two,
     sharded_layers_are_not_compiled,
 ]

@@ -228,13 +228,16 @@ class DataParallelStrategy(FolderCheckpoints, DDPStrategy):
     """Lightning's DDP."""
 
 
-def strategy_named(name: str, *, alone: bool) -> Strategy | str:
+def strategy_named(name: str, *, alone: bool, timeout_minutes: float | None) -> Strategy | str:
     """Ours for what Lightning calls ``auto`` and ``ddp``; other names are Lightning's.
 
     Args:
         name: of the strategy.
         alone: whether there is one process.
+        timeout_minutes: that ranks wait for each other; null is 30, as Lightning's.
     """
     if name == "auto" and alone:
         return OneDeviceStrategy()
-    return DataParallelStrategy() if name in ("auto", "ddp") else name
+    if name not in ("auto", "ddp"):
+        return name
+    return DataParallelStrategy(timeout=timedelta(minutes=30 if timeout_minutes is None else timeout_minutes))

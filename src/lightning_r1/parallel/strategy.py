@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -28,6 +29,7 @@ class ShardedStrategy(FolderCheckpoints, ModelParallelStrategy):
         cpu_offload: slices, their gradients and the optimizer's state lie in host memory, where the optimizer steps.
         reshard_after_forward: a layer is given up after the forward and fetched again in the backward; false
             exchanges less, and holds the whole model from one to the other.
+        timeout_minutes: that ranks wait for each other; one that hangs ends all of them then.
     """
 
     def __init__(
@@ -37,10 +39,16 @@ class ShardedStrategy(FolderCheckpoints, ModelParallelStrategy):
         mixed_precision: Literal["bf16"] | None = None,
         cpu_offload: bool = False,
         reshard_after_forward: bool = True,
+        timeout_minutes: float = 30,
     ) -> None:
         # gloo is for what lies on the host: offloaded gradients' norms, and checkpoints on their way to the disk
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else None
-        super().__init__(data_parallel_size=1, tensor_parallel_size=1, process_group_backend=backend)
+        super().__init__(
+            data_parallel_size=1,
+            tensor_parallel_size=1,
+            process_group_backend=backend,
+            timeout=timedelta(minutes=timeout_minutes),
+        )
         self.replicas: Replicas = replicas
         self.mixed_precision, self.cpu_offload = mixed_precision, cpu_offload
         self.reshard_after_forward = reshard_after_forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -77,6 +78,16 @@ def test_every_choice_gives_a_strategy() -> None:
     assert isinstance(strategy, ShardedStrategy)
     assert (strategy.replicas, strategy.mixed_precision) == ("nodes", "bf16")
     assert build_strategy(config("parallel=fsdp")).replicas == 1
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "hsdp"])
+def test_it_is_said_how_long_ranks_wait_for_each_other(parallel: str) -> None:
+    assert build_strategy(config(f"parallel={parallel}"))._timeout == timedelta(minutes=30)
+    assert build_strategy(config(f"parallel={parallel}", "parallel.timeout_minutes=90"))._timeout == timedelta(
+        hours=1.5
+    )
+    with pytest.raises(ConfigError, match=r"parallel\.timeout_minutes=0: expected more than 0"):
+        check_rules(config(f"parallel={parallel}", "parallel.timeout_minutes=0"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from helpers.console import said
+from helpers.ranks import on_ranks
 from lightning_r1.config import folder_lock
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold, lock_of
@@ -108,3 +110,34 @@ def test_who_is_quicker_keeps_it(run_dir: Path, left: Callable[..., None], monke
     with pytest.raises(ConfigError, match="is being written by process 2"), hold(run_dir):
         pass
     assert json.loads(lock_of(run_dir).read_text()) == living
+
+
+def test_what_one_rank_finds_held_no_rank_takes(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+
+    def work() -> None:
+        try:
+            with folder_lock.hold_together(run_dir, beat_s=1):
+                pass
+        except ConfigError as error:
+            refused.append(str(error))
+
+    on_ranks(monkeypatch, [folder_lock], [work, work])
+    assert refused == []
+    with hold(run_dir, beat_s=BEAT_S):
+        on_ranks(monkeypatch, [folder_lock], [work, work])
+    assert len(refused) == 2
+    assert refused[0] == refused[1]
+    assert "is being written by process" in refused[0]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "sample", "teach"])
+def test_each_verb_holds_its_folder(verb: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(f"lightning_r1.{verb}")
+    checks = {"evaluate": "check_evaluation", "sample": "check_sampling", "teach": "check_teaching"}
+    monkeypatch.setattr(module, checks[verb], lambda config: None)
+    monkeypatch.setattr(module, "quiet", lambda: None)
+    monkeypatch.setattr(module, "launch", lambda config: "cpu")
+    monkeypatch.setattr(module, f"_{verb}", lambda config, folder, device: {"held": lock_of(folder).exists()})
+    assert getattr(module, verb)({"paths": {"run_dir": str(run_dir)}, "rescore": False}) == {"held": True}
+    assert not lock_of(run_dir).exists()
