@@ -16,12 +16,12 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import kept_config, provenance
-from lightning_r1.models.adapter_state import adapter_weights
+from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.export import export_adapter, export_model
 from lightning_r1.models.live_weights import whole_weights
 from lightning_r1.parallel.checkpoint_files import Saved, complete_checkpoints
 from lightning_r1.parallel.checkpoint_state import read_parts
-from lightning_r1.parallel.checkpoint_strategy import source_of
+from lightning_r1.parallel.checkpoint_strategy import facts_of, source_of
 
 
 def export(config: Mapping[str, Any]) -> Path:
@@ -35,6 +35,7 @@ def export(config: Mapping[str, Any]) -> Path:
 
     Raises:
         ConfigError: if there is no run, no such checkpoint, or the run trains no language model.
+        ValueError: if an adapter stands on another base than the one that is there now.
     """
     run_dir = Path(config["run"])
     trained = kept_config(run_dir)
@@ -42,6 +43,8 @@ def export(config: Mapping[str, Any]) -> Path:
         raise ConfigError(f"run={run_dir}: it trains a reward model, which is exported when the run is finished")
     saved = _checkpoint(run_dir / "checkpoints", config["step"])
     codec, policy = build_policy(trained)
+    base = getattr(policy, "base", None)
+    check_base(facts_of(saved.path).get("base"), base and base.told())
     read_parts(nn.ModuleDict({"policy": policy}), source_of(saved.path))
     folder = run_dir / f"step-{saved.step:07d}" / "model"
     card = {"phase": trained["phase"]["name"], "model": trained["model"]["name"], "steps": saved.step, **provenance()}

@@ -17,7 +17,9 @@ from helpers.coin import coin_rows
 from helpers.quick import overrides_of, random_base
 from helpers.runs import coin_rl, coin_sft, largest_difference, weights
 from integration.test_ddp import recipe
+from lightning_r1.config.compose import compose_config
 from lightning_r1.data.traces import write_traces
+from lightning_r1.export import export
 from lightning_r1.train import train
 from lightning_r1.types import Trace
 
@@ -92,6 +94,12 @@ def test_a_run_goes_on_to_the_same_bits_on_its_base_alone(tmp_path: Path) -> Non
     assert largest_difference(adapter_of(tmp_path / "whole"), adapter_of(tmp_path / "killed")) == 0
     assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "killed")) == 0
 
+    cut(tmp_path / "whole", STEPS)  # not finished: its last checkpoint is all there is
+    last = export(compose_config("export", [f"run={tmp_path / 'whole'}"])).parent
+    assert last.name == f"step-{STEPS:07d}"
+    assert largest_difference(adapter_of(last), adapter_of(tmp_path / "killed")) == 0
+    assert largest_difference(weights(last), weights(tmp_path / "killed")) == 0
+
     cut(tmp_path / "killed", CUT)
     moved = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
@@ -99,6 +107,9 @@ def test_a_run_goes_on_to_the_same_bits_on_its_base_alone(tmp_path: Path) -> Non
     moved.save_pretrained(base)
     with pytest.raises(ValueError, match=r"model\.path=.*: the checkpoint's adapter stands on another base"):
         train(config("killed"))
+    with pytest.raises(ValueError, match=r"model\.path=.*: the checkpoint's adapter stands on another base"):
+        export(compose_config("export", [f"run={tmp_path / 'killed'}"]))
+    assert not list((tmp_path / "killed").glob("step-*"))
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -199,6 +199,13 @@ def source_of(path: Path) -> Source:
     return FolderReader(path, None) if path.is_dir() else _of_file(torch.load(path, mmap=True, weights_only=True))
 
 
+def facts_of(path: Path) -> dict[str, Any]:
+    """What phases say of themselves in a checkpoint, for one process and without a Trainer."""
+    if path.is_dir():
+        return FolderReader(path, None).common()["lightning_r1"]
+    return torch.load(path, mmap=True, weights_only=True)["lightning_r1"]
+
+
 def _of_file(checkpoint: Mapping[str, Any]) -> Source:
     return WholeTensors({f"model.{name}": tensor for name, tensor in checkpoint["state_dict"].items()})
 
