@@ -12,7 +12,10 @@ trap true TERM
 job_port() { echo $((20000 + SLURM_JOB_ID % 6000 * 2)); }
 
 # Processes on each node: as many as --ntasks-per-node says, else one a GPU, else one.
-tasks_per_node() { echo "${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}"; }
+tasks_per_node() {
+    local gpus=${SLURM_GPUS_ON_NODE:-1}
+    echo "${SLURM_NTASKS_PER_NODE:-$((gpus > 0 ? gpus : 1))}"
+}
 
 # open_run VERB OVERRIDE...: sets RUN_DIR, the run's folder, MODEL_PATH, what it starts from, and LOG, this job's file in
 # the folder. A mistake in the config ends the job here, before any node works.

@@ -18,6 +18,12 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 _LEFT_OUT = ("name", "paths", "callbacks", "logger", "resume", "threads", "debug")
+# ranks and what each of them holds: a run may go on with others, and the host that asks may have other GPUs than those
+# that work; parallel.mixed_precision does count
+_RANKS = (
+    "trainer.devices", "trainer.num_nodes", "parallel.strategy", "parallel.replicas", "parallel.cpu_offload",
+    "parallel.reshard_after_forward", "parallel.timeout_minutes",
+)  # fmt: skip
 # named by no config: they make every model, and every node's scores
 _ALWAYS = ("lightning_r1.models.load", "lightning_r1.models.tokenizer", "lightning_r1.evaluation.evaluator")
 # code that decides no number: what people see and how configs are read
@@ -33,8 +39,10 @@ def content_key(config: Mapping[str, Any], inputs: Mapping[str, str], *, verb: s
         verb: what is run; its code counts too.
     """
     kept = {name: value for name, value in config.items() if name not in _LEFT_OUT}
-    for path in inputs:
+    for path in (*inputs, *_RANKS):
         kept = _without(kept, path.split("."))
+    if not any((kept.get("parallel") or {}).values()):
+        kept.pop("parallel", None)
     texts = list(_texts(kept))
     # some name files, whose contents count
     files = {path: _digest(path) for path in sorted({text for _, text in texts}) if os.path.isfile(path)}

@@ -49,6 +49,16 @@ def test_a_key_is_twelve_hex_digits_and_the_same_every_time() -> None:
     assert content_key(dict(reversed(CONFIG.items())), BASE) == key
 
 
+def test_ranks_are_not_what_a_node_is_made_from() -> None:
+    """Whoever asks for a pipeline, on a login node or on one with GPUs, means the same nodes."""
+    ranks = {**CONFIG["trainer"], "devices": 8, "num_nodes": 2}
+    sharded = {"strategy": "fsdp", "replicas": 1, "mixed_precision": None, "cpu_offload": False, "timeout_minutes": 30}
+    for parallel in ({"strategy": "auto"}, sharded):
+        assert content_key({**CONFIG, "trainer": ranks, "parallel": parallel}, BASE) == content_key(CONFIG, BASE)
+    in_bf16 = {**CONFIG, "parallel": {**sharded, "mixed_precision": "bf16"}}
+    assert content_key(in_bf16, BASE) != content_key(CONFIG, BASE)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
