@@ -26,6 +26,9 @@ SUMMARY = "summary.json"
 _MAY_CHANGE = (
     "resume", "logger", "callbacks", "threads", "paths", "debug", "reward.workers", "reward.stop_at",
     "parallel", "trainer.devices", "trainer.num_nodes",
+    # where servers are: a job that is requeued gets other nodes, one that is submitted again another port
+    "rollout.base_url", "rollout.base_urls", "rollout.nccl_address", "rollout.api_key_env",
+    "rollout.start_s", "rollout.timeout_s", "rollout.sync_s",
 )  # fmt: skip
 
 

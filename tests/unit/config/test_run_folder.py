@@ -25,3 +25,11 @@ def test_other_ranks_and_another_strategy_may_go_on_and_another_run_may_not(tmp_
     assert take_folder(config(tmp_path, devices=4, strategy="fsdp")) is None
     with pytest.raises(ConfigError, match=r"holds a run with another seed \(0 there, 1 here\)"):
         take_folder(config(tmp_path, seed=1))
+
+
+def test_its_servers_may_be_on_other_nodes(tmp_path: Path) -> None:
+    """Those of a job that is requeued are."""
+    keep_config(tmp_path, config(tmp_path) | {"rollout": {"base_urls": ["http://n3:23422"], "at_once": 64}})
+    (tmp_path / "metrics.csv").write_text("begun")
+    moved = config(tmp_path) | {"rollout": {"base_urls": ["http://n7:23422", "http://n8:23424"], "at_once": 64}}
+    assert take_folder(moved) is None
