@@ -140,7 +140,13 @@ def follow(graph: Graph, slurm: Slurm, *, poll_s: float, sleep: Callable[[float]
     """
     told: dict[str, str] = {}
     while graph.job:
-        queue = slurm.jobs()
+        try:
+            queue = slurm.jobs()
+        except RuntimeError as error:  # a busy controller, for a while: jobs are none the worse for it
+            _tell(told, "Slurm", f"does not answer ({error}); it is asked again")
+            sleep(poll_s)
+            continue
+        told.pop("Slurm", None)
         for name, number in list(graph.job.items()):
             job = queue.get(number)
             if job is not None and job.live:

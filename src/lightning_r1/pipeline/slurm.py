@@ -86,7 +86,10 @@ class Slurm:
             RuntimeError: if the controller does not answer.
         """
         columns = "--format=%i|%T|%M|%R|%j"
-        done = _run(["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", columns])
+        try:
+            done = _run(["squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", columns])
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"squeue: no answer within {error.timeout:.0f} s") from error
         if done.returncode:
             raise RuntimeError(f"squeue: {' '.join(done.stderr.split())}")
         jobs = {}

@@ -82,6 +82,24 @@ def chain(folder: Path, key: str = "k") -> list[Node]:
     ]
 
 
+def test_a_controller_that_is_busy_is_asked_again(
+    queue: Queue, nodes: list[Node], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = submit(nodes[:1], spec_of(nodes[:1]), CLUSTER, queue)
+    answers, busy = queue.jobs, ["first", "second"]
+
+    def jobs() -> dict[str, Job]:
+        if busy:
+            busy.pop()
+            raise RuntimeError("squeue: slurm_load_jobs error: Socket timed out on send/recv operation")
+        return answers()
+
+    monkeypatch.setattr(queue, "jobs", jobs)
+    follow(graph, queue, poll_s=1, sleep=events(lambda: None, lambda: finish(queue, "101", nodes[0])))
+    assert graph.status == {"base": "done"}
+    assert said(capsys).count("Socket timed out on send/recv operation); it is asked again") == 1
+
+
 def spec_of(nodes: Sequence[Node], **resources: Any) -> dict[str, Any]:
     return {"nodes": {node.name: {"resources": resources.get(node.name)} for node in nodes}}
 
