@@ -1,9 +1,9 @@
 """What ends a process before its work is done, and the exit status that says so.
 
-Slurm's SIGUSR1 before the time limit, SIGTERM of a preemption or ``scancel``, Ctrl-C, a deadline: each asks the
-process to leave. While nothing can be lost, a signal raises :class:`Interrupted` where it comes. While a policy
-trains (:meth:`Interruption.waiting`) it only sets a flag: the work looks at it where it can leave, and all ranks
-leave together.
+Slurm's SIGUSR1 before the time limit (SIGUSR2 in a sweep), SIGTERM of a preemption or ``scancel``, Ctrl-C, a
+deadline: each asks the process to leave. While nothing can be lost, a signal raises :class:`Interrupted` where it
+comes. While a policy trains (:meth:`Interruption.waiting`) it only sets a flag: the work looks at it where it can
+leave, and all ranks leave together.
 
 Exit statuses, so that nothing that depends on a run starts too early (``afterok``):
 
@@ -30,7 +30,8 @@ from typing import Any
 
 FINISHED, FAILED, MISTAKEN, UNFINISHED = 0, 1, 2, 75
 
-_ASKED_BY = (signal.SIGUSR1, signal.SIGTERM)
+# SIGUSR2 is what submitit has Slurm send, to a handler of its own that ends the work where it is
+_ASKED_BY = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
@@ -64,7 +65,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, SIGUSR1 and SIGTERM raise :class:`Interrupted`. A second one within changes nothing."""
+        """Within it, SIGUSR1, SIGUSR2 and SIGTERM raise :class:`Interrupted`. A second one within changes nothing."""
         if self._listens or threading.current_thread() is not threading.main_thread():
             yield
             return

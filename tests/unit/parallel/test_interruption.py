@@ -13,10 +13,10 @@ import pytest
 
 from lightning_r1.parallel.interruption import Interrupted, first_of_job, interruption
 
-BOTH = [signal.SIGUSR1, signal.SIGTERM]
+ALL = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM]
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_a_signal_raises_where_it_comes_and_waits_where_it_may(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=number.name) as left, interruption.listening():
