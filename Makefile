@@ -33,7 +33,7 @@ demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 	$(BIN)/python recipes/pipeline.py pipeline=mini runner=subprocess workers=2
 
 test: install-dev  ## all tests that need no Slurm, no GPU and no vLLM
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --numprocesses 2 --quiet
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet
 
 test-gpu: install-dev  ## the tests that need a GPU
 	@$(BIN)/python -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "make test-gpu: torch finds no CUDA GPU here")'

@@ -54,7 +54,7 @@ def test_the_groups_are_those_that_a_user_says() -> None:
     assert {"phase", "model", "data", "reward", "algo", "rollout", "optim", "logger", "eval", "experiment"} <= set(
         groups_of("train")
     )
-    assert groups_of("pipeline") == ["pipeline"]
+    assert groups_of("pipeline") == ["pipeline", "cluster"]
 
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
@@ -99,7 +99,7 @@ def test_train_then_report_from_another_folder(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "coin" / "rl"
     assert read_card(folder / "model")["steps"] == 3
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "metrics.csv", "rollouts", "evaluations", "model", "summary.json",
+        "config.yaml", "metrics.csv", "rollouts", "evaluations", "checkpoints", "model", "summary.json",
     }  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "results"]
 

@@ -40,6 +40,7 @@ def hold(run_dir: Path, *, beat_s: float = BEAT_S) -> Iterator[None]:
         ConfigError: if another process holds it; says which.
     """
     file = lock_of(run_dir)
+    made = [folder for folder in file.parents if not folder.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     mine = _me()
     while not _create(file, mine):
@@ -54,6 +55,9 @@ def hold(run_dir: Path, *, beat_s: float = BEAT_S) -> Iterator[None]:
         heart.join()
         if _read(file) == mine:
             file.unlink(missing_ok=True)
+        with suppress(OSError):  # a run that did not begin leaves no trace
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager

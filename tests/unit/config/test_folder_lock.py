@@ -37,6 +37,7 @@ def left(run_dir: Path) -> Callable[..., None]:
     def write(**facts: Any) -> None:
         with hold(run_dir):
             held = json.loads(lock_of(run_dir).read_text())
+        run_dir.parent.mkdir()
         lock_of(run_dir).write_text(json.dumps(held | {"token": "another"} | facts))
 
     return write
@@ -45,7 +46,10 @@ def left(run_dir: Path) -> Callable[..., None]:
 def test_a_folder_is_held_until_the_end(run_dir: Path) -> None:
     with hold(run_dir):
         assert json.loads(lock_of(run_dir).read_text())["pid"] == os.getpid()
-    assert list(run_dir.parent.iterdir()) == []
+    assert not run_dir.parent.exists()  # nothing is there that was not
+    with hold(run_dir):
+        run_dir.mkdir()
+    assert list(run_dir.parent.iterdir()) == [run_dir]
 
 
 def test_a_living_holder_keeps_others_away(run_dir: Path) -> None:
