@@ -2,7 +2,7 @@
 
 A key hashes the node's resolved config, the keys of its inputs, and the source of the code that the
 config names, with everything that code imports. What changes no number (where files lie, how often a
-line is printed) is left out.
+line is printed) is left out; and how many ranks there were, which may be counted only where a node runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 _LEFT_OUT = ("name", "paths", "callbacks", "logger", "resume", "threads", "debug")
+_RANKS = ("trainer.devices", "trainer.num_nodes")
 # named by no config: they make every model, and every node's scores
 _ALWAYS = ("lightning_r1.models.load", "lightning_r1.models.tokenizer", "lightning_r1.evaluation.evaluator")
 # code that decides no number: what people see and how configs are read
@@ -33,7 +34,7 @@ def content_key(config: Mapping[str, Any], inputs: Mapping[str, str], *, verb: s
         verb: what is run; its code counts too.
     """
     kept = {name: value for name, value in config.items() if name not in _LEFT_OUT}
-    for path in inputs:
+    for path in (*inputs, *_RANKS):
         kept = _without(kept, path.split("."))
     texts = list(_texts(kept))
     # some name files, whose contents count
