@@ -199,11 +199,8 @@ def longest_row(patient: Patient) -> int:
 
 
 def frozen_bytes(patient: Patient) -> int:
-    """Of models beside the policy that the module holds: reference and teacher."""
-    if not patient.rolls_out:
-        return 0
-    own = {id(parameter) for parameter in patient.module.policy.parameters()}
-    return _bytes(parameter for parameter in patient.module.parameters() if id(parameter) not in own)
+    """Of models that are run beside the policy: reference and teacher."""
+    return sum(_bytes(model.parameters()) for model in patient.module.models()[1:]) if patient.rolls_out else 0
 
 
 def reward_model_bytes(patient: Patient) -> int:
@@ -230,7 +227,9 @@ def checkpoint_bytes(patient: Patient) -> int:
     size = patient.size
     bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
     weights = size.gradients if patient.config["model"].get("adapter") else size.weights
-    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + frozen_bytes(patient)
+    reference = getattr(patient.module, "reference", None) if patient.rolls_out else None
+    kept = _bytes(reference.parameters()) if reference is not None else 0  # a teacher is in none
+    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + kept
 
 
 def sharing(patient: Patient) -> Sharing:

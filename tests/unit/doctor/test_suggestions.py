@@ -111,3 +111,19 @@ def test_a_server_that_is_there_has_devices_beside_those_that_train(base: Path, 
     with patient_of([*said, "~eval.sets.operators"]) as patient:
         case, now = case_of(patient), settings_of(patient)
         assert (case.ranks(now), case.gpus) == (4, 8)
+
+
+def test_a_teacher_is_on_the_device_and_in_no_checkpoint(base: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for phase in ("distill_on_policy", "reasoning_rl"):
+        teacher = ["model@teacher=mini", f"teacher.path={base}"] if phase == "distill_on_policy" else ["algo.kl_coef=0"]
+        said = [
+            *QUIET, f"phase={phase}", "model=mini", "template=mini", f"model.path={base}", "data=operators", *teacher,
+            "trainer.max_steps=3", "eval=default", f"paths.output_dir={tmp_path}", "trainer.accelerator=cpu",
+            "algo.sampling.max_new_tokens=16", "algo.prompts_per_rollout=4",
+        ]  # fmt: skip
+        with patient_of(said) as patient:
+            sizes[phase] = case_of(patient).frozen, checkpoint_bytes(patient), patient.size.weights
+    assert sizes["distill_on_policy"][0] == sizes["distill_on_policy"][2]
+    assert sizes["reasoning_rl"][0] == 0
+    assert sizes["distill_on_policy"][1] == sizes["reasoning_rl"][1]
