@@ -9,6 +9,7 @@ import yaml
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.compose import CONF, compose_config
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.parallel_rules import PARALLEL_RULES
 from lightning_r1.config.schema import check_signatures
 
 # what a user has to say, so that a choice can be composed alone
@@ -152,3 +153,35 @@ def test_the_presets_hold_the_papers_numbers() -> None:
     assert (algo("cispo")["objective"], algo("cispo")["clip_low"]) == ("cispo", 1.0)
     assert algo("sapo")["objective"] == "sapo"
     assert compose()["optim"]["lr"] == 3e-6
+
+
+def test_all_of_r1_has_the_ranks_that_its_jobs_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task a GPU, counted by Slurm; and what no rank can hold is sharded."""
+    for name, value in {"SLURM_NTASKS": "32", "SLURM_NNODES": "8", "SLURM_JOB_NAME": "r1"}.items():
+        monkeypatch.setenv(name, value)
+    nodes = yaml.safe_load((CONF / "pipeline" / "r1.yaml").read_text())["nodes"]
+    assert not any("devices" in override for node in nodes.values() for override in node["overrides"])
+    for name in ("r1_zero", "student_sft", "helpful", "r1_zero_scores", "lessons"):
+        verb = nodes[name].get("verb", "train")
+        config = compose_config(verb, of_node(nodes[name]["overrides"]))
+        assert (config["trainer"]["devices"], config["trainer"]["num_nodes"]) == (4, 8)
+        for rule in PARALLEL_RULES:
+            rule(config)
+    for node in nodes.values():
+        if "parallel" in (overrides := " ".join(node["overrides"])) and node.get("verb", "train") == "train":
+            assert ("parallel=fsdp" in overrides) == ("model=${pipeline.base}" in overrides)
+
+
+def of_node(overrides: list[str]) -> list[str]:
+    """With the pipeline's own choices, and whatever comes from other nodes."""
+    choices = {"base": "qwen2_5_7b", "student": "qwen2_5_1_5b", "sets": "[aime24]"}
+    choices["student_optim"] = "distill_qwen_1_5b"
+    filled = overrides
+    for name, choice in choices.items():
+        filled = [one.replace(f"${{pipeline.{name}}}", choice) for one in filled]
+    phase = " ".join(filled)
+    if "distill_sft" in phase:
+        filled.append("data.sources.traces.path=traces.jsonl")
+    if "@teacher" in phase:
+        filled += ["teacher.path=org/teacher", "traces.path=traces.jsonl"]
+    return filled

@@ -15,6 +15,7 @@ from lightning_r1.config.compose import compose_config
 from lightning_r1.train import train
 
 PHASES = ("grpo", "sft", "kd", "on_policy", "reward")
+ADAPTED = ["model.adapter=lora", "adapter.rank=4", "name=adapted"]
 COARSE = ["model.dtype=bfloat16", "trainer.precision=bf16-true"]
 CLOCKS = ("time/", "perf/", "memory/")
 
@@ -29,7 +30,8 @@ def alone(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs of one process."""
     output = tmp_path_factory.mktemp("alone")
     runs = material.runs(output)
-    for overrides in (*runs.values(), [*runs["sft"], *COARSE, "name=coarse"]):
+    others = ([*runs["sft"], *COARSE, "name=coarse"], [*runs["on_policy"], *ADAPTED])
+    for overrides in (*runs.values(), *others):
         train(compose_config("train", overrides))
     return output
 
@@ -40,6 +42,7 @@ def both(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("both")
     sharded = ["parallel=fsdp", "trainer.devices=2"]
     runs = {name: [*run, *sharded] for name, run in material.runs(output).items()}
+    runs["adapted"] = [*runs["on_policy"], *ADAPTED]
     runs["on_policy"] += ["parallel.reshard_after_forward=false"]
     runs["mixed"] = [*runs["grpo"], "parallel.mixed_precision=bf16", "name=mixed"]
     runs["coarse"] = [*runs["sft"], *COARSE, "name=coarse"]
@@ -88,6 +91,14 @@ def test_two_ranks_with_slices_end_as_one_process(phase: str, both: Path, alone:
     starts = {"grpo": "qwen3", "sft": "gemma2", "kd": "gemma2", "on_policy": "llama"}
     start = material.models[starts[phase]] if phase in starts else None
     assert_same(both / phase, alone / phase, start=start)
+
+
+def test_ranks_distil_into_an_adapter_as_one_process_does(both: Path, alone: Path, material: Material) -> None:
+    assert_same(both / "adapted", alone / "adapted", start=material.models["llama"])
+    start, trained = load_file(material.models["llama"] / "model.safetensors"), weights(alone / "adapted")
+    changed = {name for name, tensor in start.items() if not torch.equal(tensor, trained[name])}
+    assert changed
+    assert all(name.endswith("_proj.weight") for name in changed)
 
 
 def test_two_replicas_of_two_slices_end_as_one_process(four: Path, alone: Path) -> None:

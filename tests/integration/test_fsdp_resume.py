@@ -23,6 +23,7 @@ STEPS, MIDDLE = 4, 3  # a rollout is two steps
 KEPT = ["callbacks.checkpoint.every_n_steps=1", f"callbacks.checkpoint.keep={STEPS}"]
 SHARDED = ["parallel=fsdp", "trainer.devices=2"]
 CODED = ["optim=adamw8bit", "optim.min_8bit_size=256"]
+ADAPTED = ["model.adapter=lora", "adapter.rank=8", *CODED]
 LATER = {
     "again": [*SHARDED, "callbacks.checkpoint.asynchronous=true"],
     "file_to_fsdp": SHARDED,
@@ -30,8 +31,11 @@ LATER = {
     "fsdp_to_one": [],
     "codes_again": [*SHARDED, *CODED],
     "codes_to_one": CODED,
+    "adapted_again": [*SHARDED, *ADAPTED, "callbacks.checkpoint.asynchronous=true"],
+    "adapted_to_one": ADAPTED,
 }
-FROM = {"file_to_fsdp": "alone", "codes_again": "codes", "codes_to_one": "codes"}  # the others go on from whole
+# the others go on from whole
+FROM = {"file_to_fsdp": "alone", **{f"{of}_{to}": of for of in ("codes", "adapted") for to in ("again", "to_one")}}
 
 
 def metrics(run_dir: Path) -> list[dict[str, float]]:
@@ -54,12 +58,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     material = Material(folder / "material")
     train(compose_config("train", run(material, folder, "alone")))
-    sharded = {"whole": SHARDED, "codes": [*SHARDED, *CODED]}
+    sharded = {"whole": SHARDED, "codes": [*SHARDED, *CODED], "adapted": [*SHARDED, *ADAPTED]}
     by_ranks(folder, {name: run(material, folder, name, *said) for name, said in sharded.items()}, ranks=2)
     for name in LATER:
         restart(folder / FROM.get(name, "whole"), folder / name, MIDDLE)
     runs = {name: run(material, folder, name, *said) for name, said in LATER.items()}
-    for name in ("fsdp_to_one", "codes_to_one"):
+    for name in ("fsdp_to_one", "codes_to_one", "adapted_to_one"):
         train(compose_config("train", runs.pop(name)))
     (folder / "said.txt").write_text(by_ranks(folder, runs, ranks=2))
     return folder
@@ -77,6 +81,14 @@ def test_as_many_ranks_with_slices_go_on_in_the_same_bits(folder: Path, again: s
     assert any(name.startswith("reference.") for name in theirs["state_dict"])
     averages = ".exp_avg_codes" if before == "codes" else ".exp_avg"
     assert sum(name.endswith(averages) for name in theirs["optimizer"]) > 10
+
+
+def test_an_adapter_in_slices_on_codes_goes_on_and_its_base_is_not_stored(folder: Path) -> None:
+    assert largest_difference(weights(folder / "adapted_again"), weights(folder / "adapted")) == 0
+    assert largest_difference(weights(folder / "adapted_to_one"), weights(folder / "adapted")) < 1e-5
+    kept = whole(folder / "adapted_again", STEPS)
+    assert all(".lora_" in name for part in ("state_dict", "optimizer") for name in kept[part])
+    assert any(name.endswith(".exp_avg_codes") for name in kept["optimizer"])
 
 
 @pytest.mark.parametrize("name", ["file_to_fsdp", "fsdp_to_ddp", "fsdp_to_one", "codes_to_one"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ class Settings:
     masters: bool = False
     """Float32 copies of weights that have fewer bits."""
     sharing: Sharing = "single"
+    shards: int = 0
+    """Ranks that share a whole model, where several groups of them have one each; 0: all."""
     mixed: bool = False
     """Shards in float32, gathered in bfloat16."""
     cpu_offload: bool = False
@@ -72,12 +74,14 @@ class Case:
         gpus: of the run, servers' included.
         rollout: gives the bytes of a rollout in this process above whole weights, of so many rows decoded together;
             0 where there is none.
-        frozen: bytes of other models.
+        frozen: bytes of other models that are shared over ranks as the policy is.
+        whole: bytes of other models that each rank has for itself.
         beside: bytes of an update that are there whatever the settings (a rollout beside it).
         autocast: to this type, with mixed precision of the Trainer.
         arrangement: of rows in a micro-batch.
         head: as in :func:`.update_peak`.
         on_cpu: whether the device is the host.
+        besides: overrides that a change needs in this run, by the change.
         peak: measures an update, see :func:`.update_peak`.
     """
 
@@ -88,17 +92,23 @@ class Case:
     gpus: int = 1
     rollout: Callable[[int], int] = lambda rows: 0
     frozen: int = 0
+    whole: int = 0
     beside: int = 0
     autocast: torch.dtype | None = None
     arrangement: Arrangement = "padded"
     head: bool = True
     on_cpu: bool = False
+    besides: Mapping[str, Sequence[str]] = field(default_factory=dict)
     peak: Callable[..., int] = update_peak
     known: dict[Any, int] = field(default_factory=dict, compare=False, repr=False)
 
     def ranks(self, settings: Settings) -> int:
         """Devices that train."""
         return max(1, self.gpus // 2) if settings.sampler == "server" else self.gpus
+
+    def shards(self, settings: Settings) -> int:
+        """Devices over which a model is cut, where it is."""
+        return min(settings.shards or self.gpus, self.ranks(settings))
 
     def rows(self, settings: Settings) -> int:
         """Of one optimizer step on one rank."""
@@ -163,10 +173,12 @@ class Case:
             gradients=size.gradients + (size.masters if masters else 0),
             optimizer=size.optimizer(settings.bits, masters=masters),
             frozen=self.frozen,
+            whole=self.whole,
             activations=self.activations(settings) + self.beside,
             rollout=self.rollout(settings.max_rows) if settings.sampler == "here" else 0,
         )
-        shared = on_ranks(one, size, settings.sharing, self.ranks(settings), gathered=0.5 if settings.mixed else 1.0)
+        ranks = self.shards(settings) if settings.sharing == "fsdp" else self.ranks(settings)
+        shared = on_ranks(one, size, settings.sharing, ranks, gathered=0.5 if settings.mixed else 1.0)
         if settings.cpu_offload:
             shared = replace(shared, weights=0, gradients=0, optimizer=0, frozen=0)
         return shared
@@ -175,7 +187,7 @@ class Case:
         """Bytes that a rank keeps in the host's memory."""
         kept = 0
         if settings.cpu_offload:
-            kept += self.footprint(replace(settings, cpu_offload=False)).standing
+            kept += self.footprint(replace(settings, cpu_offload=False)).standing - self.whole
         if settings.checkpointing == "offload":
             kept += kept_by_host(self.config, self.work(settings), self.dtype_under(settings))
         return kept

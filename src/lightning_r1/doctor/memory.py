@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lightning_r1.doctor.besides import besides
 from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
 from lightning_r1.doctor.patient import Patient
@@ -57,7 +58,8 @@ def memory_is_enough(patient: Patient) -> Iterator[Finding]:
         + f"; it has {gib(held)}"
         + (f" ({patient.options['gpu']})" if patient.options["gpu"] != "here" else "")
     )
-    others = fitting(case, now, patient.cluster, held)
+    adapters = patient.kind != "reward_model" and patient.config["model"]["architecture"] is None
+    others = fitting(case, now, patient.cluster, held, adapters=adapters)
     columns = ("setting", "update", "rollout", "host", "fits", "a rollout and its updates")
     rows = [(" ".join(one.changes) or "as it is", *_costs(one, held)) for one in [found, *_others(others)]]
     patient.tables.append((f"memory of a device of {gib(held)}, and what fits", columns, rows))
@@ -97,6 +99,7 @@ def settings_of(patient: Patient) -> Settings:
         bits=8 if "8bit" in str(config["optim"]["_target_"]) else 32,
         masters=keeps_masters(patient),
         sharing=sharing(patient),
+        shards=shards(patient),
         mixed=config["parallel"].get("mixed_precision") == "bf16",
         cpu_offload=bool(config["parallel"].get("cpu_offload")),
         max_rows=patient.config["rollout"].get("max_rows") or _NO_LIMIT,
@@ -121,14 +124,16 @@ def _case(patient: Patient) -> Case:
         dtype=model.dtype,
         batch=batch_of(patient),
         # a server that is asked for has devices of its own, beside the run's
-        gpus=patient.ranks,
+        gpus=patient.ranks * (2 if settings_of(patient).sampler == "server" else 1),
         rollout=lambda rows: patient.remembered(("rollout", rows), lambda: _rollout(patient, rows)),
-        frozen=frozen_bytes(patient) + own,
+        frozen=frozen_bytes(patient),
+        whole=reward_model_bytes(patient) + own,
         beside=_rollout(patient, rows) if overlaps else 0,
         autocast=torch.bfloat16 if "mixed" in str(patient.config["trainer"]["precision"]) else None,
         arrangement=arrangement_of(patient),
         head=patient.kind != "reward_model",
         on_cpu=patient.estimates_cpu,
+        besides=besides(patient),
     )
 
 
@@ -194,15 +199,20 @@ def longest_row(patient: Patient) -> int:
 
 
 def frozen_bytes(patient: Patient) -> int:
-    """Of models beside the policy: reference and teacher, which the module holds, and reward models."""
+    """Of models that are run beside the policy: reference and teacher."""
+    return sum(_bytes(model.parameters()) for model in patient.module.models()[1:]) if patient.rolls_out else 0
+
+
+def reward_model_bytes(patient: Patient) -> int:
+    """Of models that score, which each rank has for itself."""
     if not patient.rolls_out:
         return 0
-    own = {id(parameter) for parameter in patient.module.policy.parameters()}
-    others = [parameter for parameter in patient.module.parameters() if id(parameter) not in own]
-    for reward in patient.rewards.rewards.values():
-        if isinstance(model := getattr(reward, "model", None), torch.nn.Module):
-            others += model.parameters()
-    return sum(parameter.numel() * parameter.element_size() for parameter in others)
+    models = [getattr(reward, "model", None) for reward in patient.rewards.rewards.values()]
+    return sum(_bytes(model.parameters()) for model in models if isinstance(model, torch.nn.Module))
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def keeps_masters(patient: Patient) -> bool:
@@ -217,7 +227,9 @@ def checkpoint_bytes(patient: Patient) -> int:
     size = patient.size
     bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
     weights = size.gradients if patient.config["model"].get("adapter") else size.weights
-    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + frozen_bytes(patient)
+    reference = getattr(patient.module, "reference", None) if patient.rolls_out else None
+    kept = _bytes(reference.parameters()) if reference is not None else 0  # a teacher is in none
+    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + kept
 
 
 def sharing(patient: Patient) -> Sharing:
@@ -226,6 +238,13 @@ def sharing(patient: Patient) -> Sharing:
     if "fsdp" in strategy or "modelparallel" in strategy:
         return "fsdp"
     return "ddp" if patient.ranks > 1 else "single"
+
+
+def shards(patient: Patient) -> int:
+    """Ranks that share a whole model, where several groups of them have one each; 0: all do."""
+    said = patient.config["parallel"].get("replicas", 1)
+    replicas = patient.config["trainer"]["num_nodes"] if said == "nodes" else said
+    return patient.ranks // replicas if replicas > 1 else 0
 
 
 def _rollout(patient: Patient, rows: int) -> int:
@@ -275,7 +294,7 @@ def parts_of(needs: Footprint) -> str:
         "weights": needs.weights,
         "gradients": needs.gradients,
         "optimizer": needs.optimizer,
-        "other models": needs.frozen,
+        "other models": needs.frozen + needs.whole,
         "activations": needs.activations,
         "exchange between ranks": needs.exchange,
         "rollout cache": needs.rollout,

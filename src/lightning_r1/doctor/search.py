@@ -89,9 +89,10 @@ def _combinations(
         changes: list[str] = []
         for _, (said, changed) in chosen:
             settings = replace(settings, **changed)
-            changes += said
+            for change in said:
+                changes += [change, *case.besides.get(change, ())]
         if _can_be(case, now, settings, memory, node):
-            yield tuple(level for level, _ in chosen), tuple(changes), settings
+            yield tuple(level for level, _ in chosen), tuple(dict.fromkeys(changes)), settings
 
 
 _Choice = tuple[Sequence[str], Mapping[str, Any]]
@@ -139,6 +140,9 @@ def _sharings(case: Case, now: Settings) -> list[_Choice]:
         if case.dtype.itemsize == 2:
             said += ["model.dtype=float32", "parallel.mixed_precision=bf16"]
             changed["mixed"] = True
+        choices.append((tuple(said), dict(changed)))
+    elif now.shards:
+        said, changed = ["parallel.replicas=1"], {"shards": 0}
         choices.append((tuple(said), dict(changed)))
     if not now.cpu_offload and not case.on_cpu:
         choices.append(((*said, "parallel.cpu_offload=true"), {**changed, "cpu_offload": True}))

@@ -169,11 +169,14 @@ def _exchange(case: Case, settings: Settings, cluster: Cluster) -> float:
         masters = settings.masters and size.low > 0
         seconds += 2 * size.gradients * ring * (micro_batches if masters else 1)
     if settings.sharing == "fsdp":
-        gathered = size.weights * (0.5 if settings.mixed else 1.0)
+        gathered, shards = size.weights * (0.5 if settings.mixed else 1.0), case.shards(settings)
+        within = (shards - 1) / shards / cluster.exchange_bytes_per_s(shards)
         # before the forward, before the backward, and gradients behind it
-        seconds += micro_batches * (2 * gathered + size.gradients) * ring
+        seconds += micro_batches * (2 * gathered + size.gradients) * within
+        # where there are several whole models, their slices' gradients once more
+        seconds += 2 * size.gradients / shards * (1 - shards / ranks) / cluster.exchange_bytes_per_s(ranks)
     if settings.cpu_offload:
-        shard = (micro_batches * (2 * size.weights + size.gradients) + size.gradients) / ranks
+        shard = (micro_batches * (2 * size.weights + size.gradients) + size.gradients) / case.shards(settings)
         seconds += shard / cluster.host_bytes_per_s
     if settings.checkpointing == "offload" and not case.on_cpu:
         kept = kept_by_host(case.config, case.work(settings), case.dtype_under(settings))
@@ -186,5 +189,6 @@ def _sync(case: Case, settings: Settings, cluster: Cluster, ranks: int) -> float
         return 0.0
     weights = _sampled_in(case, settings) * case.size.parameters
     if settings.sampler == "server" or settings.sharing == "fsdp":
-        return weights / cluster.exchange_bytes_per_s(case.gpus)
+        ends = case.gpus if settings.sampler == "server" else case.shards(settings)
+        return weights / cluster.exchange_bytes_per_s(ends)
     return 0.0

@@ -42,7 +42,9 @@ class Credit:
     ``dead_groups`` are those whose rewards are all equal, which teach nothing: ``keep`` leaves them
     in (they still count in the denominators, and under the KL), ``drop`` leaves them out, ``refill``
     draws more prompts until the rollout is full of others (DAPO's dynamic sampling), at most
-    ``max_refills`` times, each time as many as should do.
+    ``max_refills`` times, each time as many as should do. Each rank fills its own part of the rollout, from its own
+    prompts: which informative groups are taken, and how many prompts are drawn for them, depends on the number of
+    ranks, as nothing else of a rollout does. Ranks that share weights and ranks that hold them whole take the same.
     """
 
     std: Std = "sample"

@@ -77,18 +77,20 @@ class Footprint:
     gradients: int
     optimizer: int
     frozen: int
-    """Other models: reference, teacher, reward models."""
+    """Other models that ranks share as they share the policy: reference and teacher."""
     activations: int
     """Above all this at the peak of an update."""
     rollout: int
     """Above all this at the peak of a rollout: the cache, and what decoding needs for a moment."""
     exchange: int = 0
     """Buffers in which ranks exchange gradients, and whole layers of sharded weights."""
+    whole: int = 0
+    """Other models that each rank has for itself: reward models, and the copy that samples beside an update."""
 
     @property
     def standing(self) -> int:
         """What is there all the time: the gradients of an update stay until the next one begins."""
-        return self.weights + self.gradients + self.optimizer + self.frozen
+        return self.weights + self.gradients + self.optimizer + self.frozen + self.whole
 
     @property
     def update(self) -> int:

@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from lightning_r1.functional import Predictions, selected_logprobs
 from lightning_r1.models.adapter import has_adapter
 from lightning_r1.models.adapter_state import keep_only_adapter
+from lightning_r1.models.exact_buffers import ExactBuffers
 from lightning_r1.models.identity import Base
 from lightning_r1.models.layout import Layout
 from lightning_r1.models.packed import packed
@@ -34,7 +35,7 @@ class TokenScores:
     """Whether the token is the most likely one, if that was asked for; False where the mask is False."""
 
 
-class Policy(nn.Module):
+class Policy(ExactBuffers):
     """Wraps any transformers decoder with a language-modelling head.
 
     Args:

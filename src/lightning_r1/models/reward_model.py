@@ -19,6 +19,7 @@ from torch.nn.functional import linear
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lightning_r1.models.codec import Codec
+from lightning_r1.models.exact_buffers import ExactBuffers
 from lightning_r1.models.export import read_card, replacing, save_weights, write_card
 from lightning_r1.models.load import loading_options
 from lightning_r1.models.policy import evaluating
@@ -29,7 +30,7 @@ from lightning_r1.text.tags import Tags
 from lightning_r1.text.templates import Template
 
 
-class RewardModel(nn.Module):
+class RewardModel(ExactBuffers):
     """Scores responses.
 
     Args:

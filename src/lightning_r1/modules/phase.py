@@ -226,7 +226,8 @@ class Phase(L.LightningModule, Generic[Model]):
             return f"the loss ({loss.item()})"
         for name, parameter in self.policy.named_parameters():
             gradient = stepped_on(optimizer, parameter).grad
-            if gradient is not None and not torch.isfinite(gradient).all():
+            # of all slices: another rank's may hold the culprit
+            if gradient is not None and not as_whole(torch.isfinite(gradient).all()):
                 return f"the gradient of {name}"
         return "the gradient norm"
 

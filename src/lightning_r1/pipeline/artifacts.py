@@ -2,7 +2,7 @@
 
 A key hashes the node's resolved config, the keys of its inputs, and the source of the code that the
 config names, with everything that code imports. What changes no number (where files lie, how often a
-line is printed) is left out.
+line is printed) is left out; and how many ranks there were, which may be counted only where a node runs.
 """
 
 from __future__ import annotations

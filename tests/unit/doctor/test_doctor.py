@@ -330,6 +330,6 @@ def test_a_rollout_beside_the_update_needs_weights_and_a_cache_besides(base: Pat
         finally:
             patient.close()
     (one, weights), (other, _) = sizes
-    assert other.frozen == one.frozen + weights
+    assert (other.frozen, other.whole) == (one.frozen, one.whole + weights)
     assert other.activations == one.activations + one.rollout
     assert other.update > one.update

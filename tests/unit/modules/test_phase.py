@@ -18,6 +18,7 @@ from helpers.logs import Memory
 from helpers.models import tiny_policy
 from helpers.phases import fit
 from helpers.prompts import mini_codec
+from helpers.shards import culprit, on_processes
 from lightning_r1.experience.batching import Layouts, MicroBatch, blank
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules import phase as phase_module
@@ -279,3 +280,7 @@ def test_packing_is_automatic_with_flash_attention() -> None:
     assert phase_module.layouts_of(policy, "auto", "auto") == Layouts(packed=False, shared_prefix="auto")
     policy.model.config._attn_implementation_internal = "flash_attention_2"
     assert phase_module.layouts_of(policy, "auto", "off") == Layouts(packed=True, shared_prefix="off")
+
+
+def test_every_rank_names_the_gradient_whose_slice_one_of_them_has(tmp_path: Path) -> None:
+    assert on_processes(2, culprit, tmp_path / "ranks") == ["the gradient of down.weight"] * 2

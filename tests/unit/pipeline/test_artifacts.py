@@ -86,6 +86,8 @@ def test_a_changed_config_is_another_key(path: str, value: Any) -> None:
         ("resume", "never"),
         ("threads", 8),
         ("debug", None),
+        ("trainer.devices", 8),
+        ("trainer.num_nodes", 4),
         ("model.path", "/scratch/mini/base/model"),  # an input: what it was made from counts, not where it lies
     ],
 )
