@@ -98,14 +98,15 @@ class Jobs:
 
 
 def processes_of(run_dir: Path) -> list[int]:
-    """Of the ranks of a run, by what stands on their command line."""
-    found = []
+    """Of the ranks of a run, by what stands on their command line; what a rank is just starting still shows the same."""
+    found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
             if f"name={run_dir.name}".encode() in words and b"python" in Path(words[0].decode()).name.encode():
-                found.append(int(entry.name))
-    return sorted(found)
+                found[int(entry.name)] = parent
+    return sorted(pid for pid, parent in found.items() if parent not in found)
