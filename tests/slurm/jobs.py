@@ -98,7 +98,7 @@ class Jobs:
 
 
 def processes_of(run_dir: Path) -> list[int]:
-    """Of the ranks of a run, by what stands on their command line; what a rank is just starting still shows the same."""
+    """Of the ranks of a run, by what is on their command line; what a rank is just starting shows the same."""
     found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
