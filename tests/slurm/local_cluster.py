@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -299,3 +300,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _idle(one: Cluster) -> int:
     done = one.run("sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D")
     return int(done.stdout.strip() or 0) if done.returncode == 0 else 0
+
+
+def main() -> int:
+    """Whether a Slurm can be had and started here: 0, or 1 with the reason."""
+    try:
+        install()
+        with cluster(os.environ):
+            return 0
+    except (AssertionError, OSError, RuntimeError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
