@@ -31,7 +31,7 @@ SAID = {
     "rollout.base_urls": "[http://one:8000,http://two:8000]",
 }
 PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor", "export")
-NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths"}
+NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths", "gpu", "assumed"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for
 # what else has to be said with it

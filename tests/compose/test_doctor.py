@@ -9,6 +9,7 @@ import pytest
 from lightning_r1.config.compose import CONF, compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures
+from lightning_r1.doctor.cluster import cluster_of
 
 SAID = {
     "model.path": "org/model",
@@ -44,3 +45,13 @@ def test_the_doctor_examines_the_run_that_would_be_trained(group: str, choice: s
     options = examined.pop("doctor")
     assert options["engine"] is True
     assert examined == compose_config("train", said)
+
+
+@pytest.mark.parametrize("gpu", sorted(file.stem for file in (CONF / "gpu").glob("*.yaml")))
+def test_every_device_can_be_estimated_for(gpu: str) -> None:
+    options = compose_config("doctor", ["experiment=r1_zero_countdown", f"gpu={gpu}"])["doctor"]
+    cluster = cluster_of(options, 8)
+    assert (cluster is None) is (gpu == "here")
+    if cluster:
+        assert (cluster.gpus, options["gpu"]) == (8, gpu)
+        assert cluster.tflops > 0
