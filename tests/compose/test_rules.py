@@ -47,6 +47,10 @@ BROKEN = {
         ["parallel=fsdp", "name=x", "~phase"],
         "parallel=fsdp: only training is .*parallel=ddp",
     ),
+    "ranks_wait_for_each_other": (
+        ["parallel=ddp", "trainer.devices=8", "parallel.timeout_minutes=0"],
+        "parallel.timeout_minutes=0: expected more than 0",
+    ),
     "shards_can_be_laid_out": (
         ["parallel=fsdp", "trainer.devices=8", "parallel.replicas=3"],
         "parallel.replicas=3: expected a divisor of the 8 ranks",

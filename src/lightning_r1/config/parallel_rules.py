@@ -79,7 +79,7 @@ def ranks_wait_for_each_other(config: Config) -> None:
     """For some time, and not for ever."""
     minutes = get(config, "parallel.timeout_minutes")
     if minutes is not None and (not isinstance(minutes, int | float) or minutes <= 0):
-        raise ConfigError(f"parallel.timeout_minutes={minutes}: expected more than 0")
+        raise ConfigError(f"parallel.timeout_minutes={minutes}: expected more than 0; 30 suits most clusters")
 
 
 PARALLEL_RULES: list[Callable[[Config], None]] = [
