@@ -114,8 +114,9 @@ def test_who_asks_the_pipeline_to_leave_asks_its_nodes(
     recipe: Any, lock: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = (
-        "import signal, sys\n"
-        "def leave(*_):\n    print('x' * 200_000 + 'saved', flush=True)\n    sys.exit(75)\n"  # more than a pipe holds
+        "import os, signal, sys\n"
+        "def leave(*_):\n    left = b'x' * 200_000 + b'saved\\n'\n"  # more than a pipe holds
+        "    while left:\n        left = left[os.write(1, left):]\n    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, leave)\nprint('begun', flush=True)\nsignal.pause()"
     )
     strike(monkeypatch, runners.console, "print")  # when the first line comes
