@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from lightning_r1.parallel.checkpoint_files import (
 from lightning_r1.parallel.checkpoint_folder import CheckpointError
 from lightning_r1.parallel.checkpoint_strategy import FolderCheckpoints, Saving
 from lightning_r1.parallel.collectives import together
+from lightning_r1.parallel.shared_disk import appears
 
-__all__ = ["AtomicCheckpointIO", "OneChoice", "Saved", "StepCheckpoints", "newest_checkpoint", "step_checkpoints"]
+__all__ = ["AtomicCheckpointIO", "OneChoice", "Saved", "StepCheckpoints", "newest_checkpoint"]
 
 _APPEARS_S = 120.0  # within which a checkpoint that rank 0 sees is seen by every other node
 
@@ -104,11 +104,6 @@ class StepCheckpoints(Checkpoint):
         self._saved_at = step
 
 
-def step_checkpoints(folder: Path, *, every_n_steps: int, keep: int, asynchronous: bool = False) -> StepCheckpoints:
-    """Keep the last ``keep`` checkpoints of every so many optimizer steps."""
-    return StepCheckpoints(folder, every_n_steps=every_n_steps, keep=keep, asynchronous=asynchronous)
-
-
 class OneChoice(_CheckpointConnector):
     """In a trainer's place for checkpoints: all ranks go on from the one that rank 0 has found.
 
@@ -124,17 +119,13 @@ class OneChoice(_CheckpointConnector):
         """
         chosen = self.trainer.strategy.broadcast(None if checkpoint_path is None else str(checkpoint_path))
         if chosen is not None:
-            together(lambda: _appears(Path(chosen)), CheckpointError)
+            together(lambda: _see(Path(chosen)), CheckpointError)
         super().resume_start(chosen, weights_only)
 
 
-def _appears(path: Path) -> None:
-    deadline = time.monotonic() + _APPEARS_S
-    while not (path.exists() and marker_of(path).exists()):
-        if time.monotonic() > deadline:
-            raise CheckpointError(
-                f"checkpoint {path}: another rank reads it, and it is not to be seen from here; is the folder on a "
-                "file system that all nodes share?"
-            )
-        time.sleep(1)
-        list(path.parent.glob("*"))  # has the folder read again
+def _see(path: Path) -> None:
+    if not appears(lambda: path.exists() and marker_of(path).exists(), path.parent, seconds=_APPEARS_S):
+        raise CheckpointError(
+            f"checkpoint {path}: another rank reads it, and it is not to be seen from here; is the folder on a "
+            "file system that all nodes share?"
+        )

@@ -12,8 +12,7 @@ checkpoint holds codes and maxima as they are, sharded like the parameter, and s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw as adamw_32bit
 
 from lightning_r1.optim.blocks import CODES, QUANTISED, State, new_state, update
-from lightning_r1.optim.groups import check_options, training
+from lightning_r1.optim.groups import check_options, numbered, parameters_of, training
 from lightning_r1.optim.master import Masters, needs_master
 
 _EMBEDDING = re.compile(r"embed|(^|\.)w[tp]e\.")
@@ -119,7 +118,7 @@ class AdamW8bit(Optimizer):
         out = super().state_dict()
         states = {
             index: {name: _placed(value, parameter) for name, value in self.state[parameter].items()}
-            for index, parameter in enumerate(self._parameters())
+            for index, parameter in enumerate(parameters_of(self))
         }
         return {**out, "state": states}
 
@@ -137,20 +136,13 @@ class AdamW8bit(Optimizer):
                 f"optim: the checkpoint's groups have averages of {theirs} bits, this run's of {bits}; take the "
                 "optim=, optim.min_8bit_size and optim.embeddings it was made with, or another name="
             )
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        loaded = {
-            parameter: state_dict["state"].get(index, {})
-            for index, parameter in zip(saved, self._parameters(), strict=False)  # torch refuses another number
-        }
+        loaded = {parameter: state_dict["state"].get(index, {}) for index, parameter in numbered(state_dict, self)}
         held = dict(self.state)
         # without states: torch would convert codes and maxima to the parameter's type
         super().load_state_dict({**state_dict, "state": {}})
         self.state.update(held)
         for parameter, values in loaded.items():
             _load(held[parameter], values, parameter)
-
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        return chain.from_iterable(group["params"] for group in self.param_groups)
 
 
 class MasterAdamW8bit(Masters, AdamW8bit):

@@ -1,10 +1,13 @@
-"""What every AdamW here is asked: its options, and which parameters train."""
+"""What every AdamW here is asked: its options, which parameters train, and how torch numbers them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 
 def check_options(
@@ -34,3 +37,14 @@ def training(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, 
     if not found:
         raise ValueError("model: no parameter requires a gradient, so nothing would be trained")
     return found
+
+
+def parameters_of(optimizer: Optimizer) -> Iterator[nn.Parameter]:
+    """In the order in which torch numbers them."""
+    return chain.from_iterable(group["params"] for group in optimizer.param_groups)
+
+
+def numbered(state_dict: Mapping[str, Any], optimizer: Optimizer) -> Iterator[tuple[int, nn.Parameter]]:
+    """An optimizer's parameters with the numbers under which a ``state_dict`` holds their states."""
+    saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+    return zip(saved, parameters_of(optimizer), strict=False)  # torch refuses another number of them

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+
+from lightning_r1.optim.groups import numbered, parameters_of
 
 
 class Masters(Optimizer):
@@ -94,7 +95,7 @@ class Masters(Optimizer):
         """As the optimizer's below, with each parameter's ``master`` in its state."""
         out = super().state_dict()
         states = dict(out["state"])
-        for index, parameter in enumerate(self._parameters()):
+        for index, parameter in enumerate(parameters_of(self)):
             if parameter in self.masters:
                 states[index] = {**states.get(index, {}), "master": self.masters[parameter].detach()}
         return {**out, "state": states}
@@ -112,17 +113,13 @@ class Masters(Optimizer):
                 "this checkpoint keeps its float32 masters in an older form: start from its exported model"
             )
         states = {index: dict(state) for index, state in state_dict["state"].items()}
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        for index, parameter in zip(saved, self._parameters(), strict=False):  # torch refuses another number of them
+        for index, parameter in numbered(state_dict, self):
             if parameter in self.masters:
                 self.masters[parameter].copy_(states.get(index, {}).pop("master", parameter))
         kept = {index: state for index, state in states.items() if state}
         with self._masters_in_place():  # averages are loaded in the type of what they belong to
             super().load_state_dict({**state_dict, "state": kept})
         self._round()
-
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        return chain.from_iterable(group["params"] for group in self.param_groups)
 
 
 class MasterAdamW(Masters, AdamW):

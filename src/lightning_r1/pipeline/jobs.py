@@ -18,6 +18,7 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.reading import JOB_LOGS
 from lightning_r1.config.run_folder import SUMMARY
+from lightning_r1.parallel.shared_disk import appears
 from lightning_r1.pipeline.graph import Node, make_room, read_result, write_manifest
 from lightning_r1.pipeline.slurm import Job, Slurm
 
@@ -168,7 +169,7 @@ def _end(graph: Graph, name: str, job: Job | None, slurm: Slurm) -> None:
     node, number = graph.nodes[name], graph.job.pop(name)
     state = job.state if job else "no longer known to Slurm"
     if job is None or job.state == "COMPLETED":
-        if _appears(node.folder / SUMMARY, _APPEARS_S if job else 0):
+        if appears((node.folder / SUMMARY).is_file, node.folder, seconds=_APPEARS_S if job else 0):
             write_manifest(node, status="done", seconds=job.seconds if job else None, job=number)
             graph.status[name] = "done"
             _tell({}, name, f"job {number}  done")
@@ -184,17 +185,6 @@ def _end(graph: Graph, name: str, job: Job | None, slurm: Slurm) -> None:
         write_manifest(graph.nodes[other], status="cancelled", job=number)
     for one in (name, *lost):
         _tell({}, one, graph.status[one])
-
-
-def _appears(file: Path, seconds: float) -> bool:
-    """File systems of clusters show what another node wrote with a delay."""
-    deadline = time.monotonic() + seconds
-    while not file.is_file():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(1)
-        list(file.parent.iterdir())  # has the folder read again
-    return True
 
 
 def results_of(graph: Graph) -> dict[str, Any]:

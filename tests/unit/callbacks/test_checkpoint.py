@@ -17,7 +17,7 @@ import torch
 from helpers.kills import Killed, kill_before
 from helpers.phases import fit, scripted_grpo
 from lightning_r1.callbacks import checkpoint
-from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, OneChoice, Saved, newest_checkpoint, step_checkpoints
+from lightning_r1.callbacks.checkpoint import AtomicCheckpointIO, OneChoice, Saved, StepCheckpoints, newest_checkpoint
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel import checkpoint_files
 from lightning_r1.parallel.checkpoint_folder import CheckpointError
@@ -218,7 +218,7 @@ def test_the_last_checkpoints_are_kept(
         scripted_grpo(codec),
         steps=7,
         folder=tmp_path,
-        callbacks=[step_checkpoints(folder, every_n_steps=every, keep=keep)],
+        callbacks=[StepCheckpoints(folder, every_n_steps=every, keep=keep)],
     )
     assert steps_in(folder) == expected
 
@@ -235,7 +235,7 @@ def test_an_old_checkpoint_goes_only_when_a_newer_one_is_complete(
         remove(path)
 
     monkeypatch.setattr(checkpoint_files, "remove", watched)
-    fit(scripted_grpo(codec), steps=4, folder=tmp_path, callbacks=[step_checkpoints(folder, every_n_steps=1, keep=1)])
+    fit(scripted_grpo(codec), steps=4, folder=tmp_path, callbacks=[StepCheckpoints(folder, every_n_steps=1, keep=1)])
     assert removed == [(1, 2), (2, 3), (3, 4)]
 
 
@@ -243,7 +243,7 @@ def test_interruptions_do_not_leave_checkpoints_behind(codec: Codec, tmp_path: P
     # each of a large model's is as large as the disk is small
     folder, resume = tmp_path / "checkpoints", None
     for steps in (3, 6, 9, 12):
-        callbacks = [step_checkpoints(folder, every_n_steps=1, keep=2)]
+        callbacks = [StepCheckpoints(folder, every_n_steps=1, keep=2)]
         fit(scripted_grpo(codec), steps=steps, folder=tmp_path, callbacks=callbacks, resume=resume)
         assert steps_in(folder) == [steps - 1, steps]
         saved = newest_checkpoint(folder, tell=pytest.fail)
@@ -264,7 +264,7 @@ def test_a_run_whose_disk_was_full_goes_on_to_the_same_end(
             raise OSError("no space left on device")
 
     def checkpoints() -> Any:
-        return step_checkpoints(folder, every_n_steps=1, keep=1)
+        return StepCheckpoints(folder, every_n_steps=1, keep=1)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_at_3)
@@ -285,7 +285,7 @@ def test_ranks_go_on_from_the_checkpoint_that_the_first_one_sees(
 ) -> None:
     """Another node's view of a shared folder is behind: it finds none, or an older one, and waits for the newest."""
     module, folder = scripted_grpo(codec), tmp_path / "checkpoints"
-    trainer = fit(module, steps=2, folder=tmp_path, callbacks=[step_checkpoints(folder, every_n_steps=1, keep=2)])
+    trainer = fit(module, steps=2, folder=tmp_path, callbacks=[StepCheckpoints(folder, every_n_steps=1, keep=2)])
     marker = file_of(folder, 2).with_name("step-0000002.ckpt.complete")
     hidden = marker.rename(tmp_path / "not seen yet")
     monkeypatch.setattr(trainer.strategy, "broadcast", lambda mine, src=0: str(file_of(folder, 2)))

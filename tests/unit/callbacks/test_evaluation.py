@@ -24,7 +24,7 @@ from helpers.quick import quick_rl, random_base
 from helpers.ranks import on_ranks
 from helpers.runs import largest_difference, weights
 from lightning_r1.callbacks import evaluation as evaluation_module
-from lightning_r1.callbacks.checkpoint import step_checkpoints
+from lightning_r1.callbacks.checkpoint import StepCheckpoints
 from lightning_r1.callbacks.console import ConsoleProgress
 from lightning_r1.callbacks.evaluation import HeldOutEvaluation
 from lightning_r1.config.build import build
@@ -205,7 +205,7 @@ def test_the_numbers_from_before_survive_an_interruption(codec: Codec, tmp_path:
 
     def run(steps: int, resume: Path | None = None) -> HeldOutEvaluation:
         evaluation = held_out(codec, tmp_path, sets={"a": ["1", "2"]})
-        checkpoints = step_checkpoints(tmp_path / "checkpoints", every_n_steps=1, keep=9)
+        checkpoints = StepCheckpoints(tmp_path / "checkpoints", every_n_steps=1, keep=9)
         fit(
             scripted_grpo(codec), steps=steps, folder=tmp_path, callbacks=[evaluation, checkpoints],
             loggers=[logger], resume=resume,

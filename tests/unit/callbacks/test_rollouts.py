@@ -14,7 +14,7 @@ from helpers.console import said
 from helpers.phases import SCRIPT, fit, long_is_good, scripted_grpo
 from helpers.ranks import on_ranks
 from lightning_r1.callbacks import rollouts
-from lightning_r1.callbacks.checkpoint import step_checkpoints
+from lightning_r1.callbacks.checkpoint import StepCheckpoints
 from lightning_r1.callbacks.rollouts import RolloutRecorder
 from lightning_r1.models.codec import Codec
 from lightning_r1.rewards.accuracy import Accuracy
@@ -145,7 +145,7 @@ def test_a_run_that_goes_on_records_what_it_makes_again_in_the_same_files(
     def run(folder: Path, steps: int, resume: Path | None = None) -> None:
         callbacks = [
             RolloutRecorder(folder / "rollouts", show_at_steps=()),
-            step_checkpoints(folder / "checkpoints", every_n_steps=1, keep=9),
+            StepCheckpoints(folder / "checkpoints", every_n_steps=1, keep=9),
         ]
         module = scripted_grpo(codec, minibatches_per_rollout=2)
         fit(module, steps=steps, folder=folder, callbacks=callbacks, resume=resume)

@@ -19,7 +19,7 @@ from helpers.ranks import on_ranks
 from helpers.rewards import always
 from lightning_r1.callbacks import watchdog
 from lightning_r1.callbacks.causes import Cause, RolloutFacts, Sight, ZeroGradient, ZeroLearningRate
-from lightning_r1.callbacks.checkpoint import newest_checkpoint, step_checkpoints
+from lightning_r1.callbacks.checkpoint import StepCheckpoints, newest_checkpoint
 from lightning_r1.callbacks.rollout_causes import ConstantReward, NoStopToken, UnsyncedWeights
 from lightning_r1.callbacks.watchdog import SickRun, Watchdog, rollout_facts
 from lightning_r1.models.codec import Codec
@@ -181,7 +181,7 @@ def test_the_end_leaves_a_whole_checkpoint_from_which_a_mended_run_goes_on(codec
 
     def run(reward: Any, steps: int, resume: Path | None = None) -> tuple[GRPO, Watchdog]:
         module, dog = scripted_grpo(codec, rewards={"reward": reward}), constant(stop_after=3)
-        checkpoints = step_checkpoints(folder, every_n_steps=50, keep=2)
+        checkpoints = StepCheckpoints(folder, every_n_steps=50, keep=2)
         fit(module, steps=steps, folder=tmp_path, callbacks=[dog, checkpoints], resume=resume)
         return module, dog
 
@@ -202,7 +202,7 @@ def test_the_end_leaves_a_whole_checkpoint_from_which_a_mended_run_goes_on(codec
 
 def test_the_end_does_not_save_twice(codec: Codec, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    checkpoints = step_checkpoints(folder, every_n_steps=1, keep=5)
+    checkpoints = StepCheckpoints(folder, every_n_steps=1, keep=5)
     with pytest.raises(SickRun):
         fit(
             scripted_grpo(codec, rewards={"lies": always}), steps=9, folder=tmp_path,
@@ -212,7 +212,7 @@ def test_the_end_does_not_save_twice(codec: Codec, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_tells_nothing_again(codec: Codec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoints = step_checkpoints(tmp_path / "checkpoints", every_n_steps=3, keep=2)
+    checkpoints = StepCheckpoints(tmp_path / "checkpoints", every_n_steps=3, keep=2)
     module = scripted_grpo(codec, rewards={"lies": always})
     fit(module, steps=3, folder=tmp_path, callbacks=[constant(), checkpoints])
     assert "watchdog at step 2: constant_reward" in said(capsys)
