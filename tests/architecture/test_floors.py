@@ -35,6 +35,7 @@ FLOORS = {
     "doctor": 8,
     "pipeline": 9,
     "benchmarks": 9,
+    "__main__": 10,
 }
 
 # Where each third-party library may be imported. Everything else needs the standard library alone.
@@ -45,6 +46,7 @@ THIRD_PARTY = {
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
+    "huggingface_hub": {"models"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data", "models"},
