@@ -36,6 +36,7 @@ FLOORS = {
     "serve": 8,
     "pipeline": 9,
     "benchmarks": 9,
+    "__main__": 10,
 }
 
 # Where each third-party library may be imported. Everything else needs the standard library alone.
@@ -46,6 +47,7 @@ THIRD_PARTY = {
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
+    "huggingface_hub": {"models"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data", "models"},
