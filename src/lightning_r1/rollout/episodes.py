@@ -280,6 +280,6 @@ class _Rollout:
 
 def reply_ids(reply: Reply, codec: Codec, most: int) -> list[int]:
     """Tokens of a reply; its text is cut where all of it would be more than ``most``."""
-    before, after = codec.encode_more(reply.open), codec.encode_more(reply.close)
+    before, after = (codec.encode_more(part) if part else [] for part in (reply.open, reply.close))
     room = max(most - len(before) - len(after), 0)
     return [*before, *codec.encode_plain(reply.text)[:room], *after]
