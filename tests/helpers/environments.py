@@ -45,19 +45,16 @@ class _Talk:
         return self.world.answer(self.prompt, self.seed, text)
 
 
-class Semicolons:
-    """An environment for configs: behind every ``;`` and digit-free call of the coin task it writes a number."""
+class Numbers:
+    """An environment for configs: behind every ``1``-like call it writes a number that depends on the text so far."""
 
-    stops = (";", "?")
+    stops = ("5", "</think>")
 
-    def __init__(self, number: int = 7) -> None:
-        self.number = number
-
-    def open(self, prompt: Prompt, seed: int) -> Semicolons:
+    def open(self, prompt: Prompt, seed: int) -> Numbers:
         return self
 
     def reply(self, text: str) -> Reply:
-        return Reply(f"{(self.number + len(text)) % 90 + 10}")
+        return Reply(str(10 + len(text) % 90))
 
 
 def hangs(seconds: float = 60.0) -> None:

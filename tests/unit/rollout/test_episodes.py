@@ -103,9 +103,7 @@ def test_an_episode_is_what_a_naive_loop_writes(policy, codec, max_rows):
             assert list(completion.replies) == replies
             assert completion.finish_reason == reason
             assert completion.text == codec.completion_text(ids)
-            torch.testing.assert_close(
-                torch.tensor(completion.logprobs), torch.tensor(logprobs), atol=1e-4, rtol=1e-4
-            )
+            torch.testing.assert_close(torch.tensor(completion.logprobs), torch.tensor(logprobs), atol=1e-4, rtol=1e-4)
             assert [value for value, own in zip(completion.logprobs, sampled, strict=True) if not own] == [0.0] * (
                 len(ids) - completion.length
             )
