@@ -40,6 +40,9 @@ class Codec:
         self._check_tags()
         self._open_id = self._token(template.tags.think_open)
         self._close_id = self._token(template.tags.think_close)
+        tags = template.tags
+        marks = (tags.think_open, tags.think_close, tags.answer_open, tags.answer_close)
+        self._reserved = {*self.stop_ids, *tokenizer.all_special_ids, *self.tokens_of(marks)}
 
     def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, **facts: Any) -> Prompt:
         """Render and tokenise a question, once; ``facts`` are the prompt's other fields."""
@@ -121,8 +124,13 @@ class Codec:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def encode_plain(self, text: str) -> list[int]:
-        """The same, without special tokens: a text that spells one is cut into the tokens of its characters."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        """The same of a text that nobody vouches for: it can neither end a turn nor open or close the thinking.
+
+        What spells a special token is cut into the tokens of its characters, or left out where the tokenizer has none
+        for them; so are tags of the template that are one token.
+        """
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return [token for token in ids if token not in self._reserved]
 
     def tokens_of(self, texts: Sequence[str]) -> list[int]:
         """Token ids of those texts that are one token."""

@@ -26,7 +26,7 @@ class Reply:
     """
 
     text: str = ""
-    """What the tool says. It is cut to the budget, and made of plain tokens: it can write no special one."""
+    """What the tool says. It is cut to the budget, and made of plain tokens (:meth:`.Codec.encode_plain`)."""
     kind: ReplyKind = "ok"
     """For ``rollout/tool/<kind>``."""
     open: str = ""

@@ -12,7 +12,6 @@ the environment's replies make none.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -150,8 +149,7 @@ class _Rollout:
         self.replies, self.progress, self.finished = replies, progress, finished
         self.of_turn = replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *self.environment.stops))))
         self.episodes = [list(self._open(index, prompt)) for index, prompt in enumerate(prompts)]
-        self.kinds: Counter[ReplyKind] = Counter()
-        self.over = 0
+        self.over = self.given = self.failed = 0
 
     def _open(self, index: int, prompt: Prompt) -> Iterator[_Writing]:
         for place in range(self.sampling.group_size):
@@ -226,20 +224,21 @@ class _Rollout:
             writing.asked = None
 
     def _failure(self, kind: ReplyKind, how: str) -> Reply:
-        failed, calls = self.kinds["timeout"] + self.kinds["crash"] + 1, self.kinds.total() + 1
-        if failed >= _FEW and 2 * failed > calls:
+        self.failed += 1
+        calls = self.given + 1
+        if self.failed >= _FEW and 2 * self.failed > calls:
             raise EngineError(
-                f"environment.world={type(self.environment).__name__}: {failed} of {calls} replies failed, the last "
-                f"one with: {' '.join(how.split())}"
+                f"environment.world={type(self.environment).__name__}: {self.failed} of {calls} replies failed, the "
+                f"last one with: {' '.join(how.split())}"
             )
         reply: Reply = getattr(self.environment, "failure", Reply())
         return replace(reply, kind=kind)
 
     def _put_behind(self, writing: _Writing, reply: Reply | None) -> None:
+        self.given += 1
         if reply is None:
             self._end(writing, "stop")
             return
-        self.kinds[reply.kind] += 1
         writing.replies.append(reply.kind)
         ids = reply_ids(reply, self.codec, self.budget.max_reply_tokens)
         if len(ids) >= self._room(writing):
@@ -280,6 +279,6 @@ class _Rollout:
 
 def reply_ids(reply: Reply, codec: Codec, most: int) -> list[int]:
     """Tokens of a reply; its text is cut where all of it would be more than ``most``."""
-    before, after = codec.encode_more(reply.open), codec.encode_more(reply.close)
+    before, after = (codec.encode_more(part) if part else [] for part in (reply.open, reply.close))
     room = max(most - len(before) - len(after), 0)
     return [*before, *codec.encode_plain(reply.text)[:room], *after]
