@@ -67,6 +67,7 @@ THIRD_PARTY = {
     "latex2sympy2_extended": {"rewards"},
     "sympy": {"rewards"},
     "vllm": {"rollout"},
+    "wandb": {"callbacks"},
 }  # fmt: skip
 
 
