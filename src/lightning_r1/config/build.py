@@ -115,6 +115,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         scorer = build_scorer(config)
         started.callback(scorer.close)
         engine = build_engine(config, policy, codec)
+        started.callback(close, engine)
         tokenise(config, datamodule, codec)
         if config["phase"]["kind"] in ("rl", "distill"):
             suites.append(build_rewards(config, codec, scorer))

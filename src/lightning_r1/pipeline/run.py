@@ -8,12 +8,12 @@ from typing import Any
 
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.config.run_folder import write_summary
+from lightning_r1.config.run_folder import keep_config, write_summary
 from lightning_r1.pipeline import graph, jobs
 from lightning_r1.pipeline.runners import RUNNERS
 from lightning_r1.pipeline.slurm import Slurm
 from lightning_r1.pipeline.tables import tables
-from lightning_r1.report import show
+from lightning_r1.report.console import leave_report, side_by_side
 
 
 def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     graph.show(nodes)
     if config["dry"]:
         return {}
+    keep_config(folder, config)
     if config["cluster"]["name"] == "slurm":
         results = _on_slurm(nodes, config)
         if len(results) < len(nodes):
@@ -52,10 +53,12 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     summary = {"nodes": results}
     write_summary(folder, summary)
     for name in spec["show"]:
-        show(Path(results[name]["path"]))
+        if before_and_after := side_by_side(Path(results[name]["path"])):
+            console.print(before_and_after)
     for table in tables(spec["tables"], results):
         console.print(table, "")
     console.print(spec["tables"]["note"])
+    leave_report(folder)
     console.print(f"numbers in {folder / 'summary.json'}", soft_wrap=True)
     return summary
 
