@@ -13,7 +13,7 @@ from lightning_r1.pipeline import graph, jobs
 from lightning_r1.pipeline.runners import RUNNERS
 from lightning_r1.pipeline.slurm import Slurm
 from lightning_r1.pipeline.tables import tables
-from lightning_r1.report.console import leave_report, side_by_side
+from lightning_r1.report.console import leave_report, show
 
 
 def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,22 +39,22 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     graph.show(nodes)
     if config["dry"]:
         return {}
-    keep_config(folder, config)
-    if config["cluster"]["name"] == "slurm":
+    on_slurm = config["cluster"]["name"] == "slurm"
+    if config["runner"] == "process" and not on_slurm:
+        _check_one_rank(nodes)
+    keep_config(folder, config)  # a report of it, before it is finished too, needs the graph
+    if on_slurm:
         results = _on_slurm(nodes, config)
         if len(results) < len(nodes):
             return {}
     else:
-        if config["runner"] == "process":
-            _check_one_rank(nodes)
         results = graph.run(nodes, RUNNERS[config["runner"]](), workers=config["workers"])
     console.rule("[bold]results[/]", align="left")
     graph.show(nodes, results)
     summary = {"nodes": results}
     write_summary(folder, summary)
     for name in spec["show"]:
-        if before_and_after := side_by_side(Path(results[name]["path"])):
-            console.print(before_and_after)
+        show(Path(results[name]["path"]))
     for table in tables(spec["tables"], results):
         console.print(table, "")
     console.print(spec["tables"]["note"])

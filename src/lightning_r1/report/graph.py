@@ -106,6 +106,21 @@ def _order(layers: list[list[str]], above: Mapping[str, list[str]], below: Mappi
         if (crossings := _crossings(layers, below)) < fewest:
             best, fewest = [list(layer) for layer in layers], crossings
     layers[:] = best
+    _exchange(layers, below)
+
+
+def _exchange(layers: list[list[str]], below: Mapping[str, list[str]]) -> None:
+    """Neighbours change places as long as that takes a crossing away."""
+    fewest, better = _crossings(layers, below), True
+    while better:
+        better = False
+        for layer in layers:
+            for place in range(len(layer) - 1):
+                layer[place : place + 2] = layer[place + 1], layer[place]
+                if (crossings := _crossings(layers, below)) < fewest:
+                    fewest, better = crossings, True
+                else:
+                    layer[place : place + 2] = layer[place + 1], layer[place]
 
 
 def _crossings(layers: Sequence[Sequence[str]], below: Mapping[str, list[str]]) -> int:

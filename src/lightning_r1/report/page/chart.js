@@ -69,7 +69,6 @@ class Chart {
     this.picture.addEventListener("pointermove", (event) => this.point(event));
     this.picture.addEventListener("pointerdown", (event) => this.point(event));
     this.node.addEventListener("pointerleave", () => setCursor(null));
-    new ResizeObserver(() => this.draw()).observe(this.node);
     drawn.add(this);
   }
 
@@ -216,9 +215,15 @@ function drawCharts(sections) {
   range.to = Math.max(...lines.map((line) => line.x[line.x.length - 1]), range.from + 1);
   for (const place of document.querySelectorAll("[data-section]")) {
     const fillPlace = () => {
-      if (!place.childElementCount) place.append(...sections[place.dataset.section].map((spec) => new Chart(spec).node));
+      if (place.childElementCount) return;
+      const made = sections[place.dataset.section].map((spec) => new Chart(spec));
+      place.append(...made.map((chart) => chart.node));
+      for (const chart of made) chart.draw();
     };
     const folded = place.closest("details");
     if (folded) folded.addEventListener("toggle", fillPlace); else fillPlace();
+  }
+  for (const change of ["resize", "beforeprint", "afterprint"]) {
+    addEventListener(change, () => { for (const chart of drawn) chart.draw(); });
   }
 }

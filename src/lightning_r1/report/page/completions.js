@@ -39,13 +39,11 @@ class Browser {
   // #rollout=100&group=2 or #step=120: what a link says
   follow() {
     const said = new URLSearchParams(location.hash.slice(1));
-    let place = -1;
-    if (said.has("rollout")) place = this.rollouts.findIndex((rollout) => rollout.number === Number(said.get("rollout")));
-    if (said.has("step")) {
-      const distance = (rollout) => Math.abs(rollout.step - Number(said.get("step")));
-      place = this.rollouts.reduce((best, rollout, at) => (distance(rollout) < distance(this.rollouts[best]) ? at : best), 0);
-    }
-    if (place < 0) return false;
+    const key = said.has("rollout") ? "number" : said.has("step") ? "step" : null;
+    if (key === null) return false;
+    // not every rollout is on the page: the nearest one
+    const distance = (rollout) => Math.abs(rollout[key] - Number(said.get(key === "number" ? "rollout" : key)));
+    const place = this.rollouts.reduce((best, rollout, at) => (distance(rollout) < distance(this.rollouts[best]) ? at : best), 0);
     this.go(place, Number(said.get("group") || 0), false);
     this.list.closest("section").scrollIntoView();
     return true;
