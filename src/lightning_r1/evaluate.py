@@ -28,6 +28,7 @@ from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.build_rewards import build_scorer
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
+from lightning_r1.config.model_card import add_evaluation
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.config.tracking import tracked
 from lightning_r1.evaluation.comparison import Comparison, compare
@@ -172,6 +173,7 @@ def _finish(
     }
     keep_config(run_dir, config)  # graded anew, its sets may be others
     write_summary(run_dir, summary)
+    add_evaluation(config["model"]["path"], summary)
     return summary
 
 

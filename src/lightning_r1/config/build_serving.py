@@ -17,6 +17,7 @@ from lightning_r1.config.build import check
 from lightning_r1.config.build_policy import build_codec, loading
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.models.answering import Answerer, Habits
+from lightning_r1.models.asked import reasoning_parser, shows_system_message
 from lightning_r1.models.load import load_model, stored_dtype
 from lightning_r1.models.tokenizer import load_tokenizer
 from lightning_r1.models.turns import opening
@@ -91,7 +92,7 @@ def build_answerer(config: Mapping[str, Any]) -> tuple[Answerer, Tags]:
             )
         loaded = load_model(path, dtype=model["dtype"] or stored_dtype(path), attention=model["attention"])
     answerer = Answerer(loaded, tokenizer)
-    if config["chat"]["system"] is not None and not answerer.shows_system_message():
+    if config["chat"]["system"] is not None and not shows_system_message(tokenizer):
         raise ConfigError("chat.system: this model's chat template has no place for a system message; leave it out")
     device = "cuda" if config["device"] == "auto" and torch.cuda.is_available() else config["device"]
     answerer.model.to("cpu" if device == "auto" else device)  # type: ignore[arg-type]
@@ -167,7 +168,9 @@ def endpoint_command(config: Mapping[str, Any]) -> list[str]:
     named = ["--served-model-name", model_name(config)]
     # by its module: not every build of vLLM has the command `vllm serve`
     program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(path)]
-    return [*program, *named, *_reasoning(tokenizer), *where, *dtype, *more]
+    parser = reasoning_parser(tokenizer)
+    reasoning = ["--reasoning-parser", parser] if parser else []
+    return [*program, *named, *reasoning, *where, *dtype, *more]
 
 
 def model_name(config: Mapping[str, Any]) -> str:
@@ -175,17 +178,6 @@ def model_name(config: Mapping[str, Any]) -> str:
     path = Path(config["model"]["path"])
     folder = path.parent if path.name == "model" else path
     return config["endpoint"]["name"] or (folder.resolve().name if path.exists() else str(path))
-
-
-def _reasoning(tokenizer: Any) -> list[str]:
-    """The parser by which vLLM takes thinking and answer apart.
-
-    DeepSeek-R1's wants each tag to be one token; the other reads the exported ``response_template``.
-    """
-    tags, vocabulary = Tags(), tokenizer.get_vocab()
-    if tags.think_open in vocabulary and tags.think_close in vocabulary:
-        return ["--reasoning-parser", "deepseek_r1"]
-    return ["--reasoning-parser", "hf"] if getattr(tokenizer, "response_template", None) else []
 
 
 def _check_port(host: str, port: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,12 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from lightning_r1.models.asked import Message, conversation
 from lightning_r1.models.policy import evaluating, plain_generation
 
-Message = Mapping[str, str]
-"""``role`` (system, user or assistant) and ``content``."""
 _MOST = 32768  # new tokens of a model whose config names no context: the R1 paper's limit
-_SEEN = "\ue000"  # private use: no template holds it, and none changes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,7 @@ class Answerer:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """A conversation as the model is asked to go on with it."""
-        turns = [dict(message) for message in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-    def shows_earlier_turns(self) -> bool:
-        """Whether the chat template shows what was said before the last question."""
-        roles = ("user", "assistant", "user")
-        return _SEEN in self.prompt([{"role": role, "content": _SEEN * (turn < 2)} for turn, role in enumerate(roles)])
-
-    def shows_system_message(self) -> bool:
-        """Whether the chat template has a place for one."""
-        return _SEEN in self.prompt([{"role": "system", "content": _SEEN}, {"role": "user", "content": ""}])
+        return conversation(self.tokenizer, messages)
 
     def room(self, messages: Sequence[Message]) -> int:
         """Tokens of an answer that fit into the model's context; none or fewer if the conversation fills it."""

@@ -12,7 +12,8 @@ import torch
 from rich.text import Text
 
 from lightning_r1.callbacks.console import console
-from lightning_r1.models.answering import Answerer, Habits, Message
+from lightning_r1.models.answering import Answerer, Habits
+from lightning_r1.models.asked import Message, shows_earlier_turns, shows_system_message
 from lightning_r1.serve.turn import Turn, asked
 from lightning_r1.text.streaming import Part
 from lightning_r1.text.tags import Tags
@@ -41,7 +42,10 @@ class Chat:
         self, answerer: Answerer, tags: Tags, habits: Habits, options: Mapping[str, Any], *, title: str
     ) -> None:
         self.answerer, self.tags, self.habits, self.options, self.title = answerer, tags, habits, options, title
-        self.remembers, self.has_system = answerer.shows_earlier_turns(), answerer.shows_system_message()
+        self.remembers, self.has_system = (
+            shows_earlier_turns(answerer.tokenizer),
+            shows_system_message(answerer.tokenizer),
+        )
         self.system: str | None = options["system"]
         self.messages: list[Message] = []
         self.shows_thinking = True

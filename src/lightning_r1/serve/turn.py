@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning_r1.models.answering import Answered, Answerer, Habits, Message
+from lightning_r1.models.answering import Answered, Answerer, Habits
+from lightning_r1.models.asked import Message
 from lightning_r1.text.streaming import Part, ThinkingSplit
 from lightning_r1.text.tags import Tags
 

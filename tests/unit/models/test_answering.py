@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from helpers.models import tiny_model, tiny_policy
 from helpers.prompts import MANY_STOPS, mini_codec
 from lightning_r1.models.answering import Answerer, Habits, _Spoken
+from lightning_r1.models.asked import shows_earlier_turns, shows_system_message
 from lightning_r1.models.export import export_model
 
 GREEDY = Habits(temperature=0)
@@ -62,14 +63,12 @@ def test_sampling_follows_the_seed_and_the_temperature(answerer: Answerer) -> No
 
 
 def test_what_the_template_shows_is_found_out(answerer: Answerer) -> None:
-    assert not answerer.shows_earlier_turns()
-    assert not answerer.shows_system_message()
+    assert not shows_earlier_turns(answerer.tokenizer)
+    assert not shows_system_message(answerer.tokenizer)
     codec = mini_codec(turn_end=";", system="{system}!")
-    tokenizer = codec.tokenizer
-    tokenizer.chat_template = codec.template.chat_template()
-    remembering = Answerer(answerer.model, tokenizer)
-    assert remembering.shows_earlier_turns()
-    assert remembering.shows_system_message()
+    codec.tokenizer.chat_template = codec.template.chat_template()
+    assert shows_earlier_turns(codec.tokenizer)
+    assert shows_system_message(codec.tokenizer)
 
 
 def test_room_is_what_the_context_leaves(answerer: Answerer) -> None:

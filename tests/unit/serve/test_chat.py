@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from helpers.prompts import mini_codec, mini_template
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.models.answering import Answered, Habits, Message
+from lightning_r1.models.answering import Answered, Habits
+from lightning_r1.models.asked import Message
 from lightning_r1.serve import chat as chat_module
 from lightning_r1.serve.batch import answer_lines
 from lightning_r1.serve.chat import Chat
@@ -26,19 +28,17 @@ class Scripted:
     """Says the next of some answers, a character at a time; ``^C`` in one is where a person presses it."""
 
     def __init__(self, *answers: str, remembers: bool = True, system: bool = True, context: int = 1000) -> None:
-        self.answers, self.remembers, self.system, self.context = list(answers), remembers, system, context
+        self.answers, self.context = list(answers), context
+        self.tokenizer = mini_codec().tokenizer
+        self.tokenizer.chat_template = mini_template(
+            turn_end=";" if remembers else None, system="{system}" if system and remembers else None
+        ).chat_template()
         self.asked: list[list[Message]] = []
         self.how: list[Habits] = []
         self.model = SimpleNamespace(parameters=lambda: iter(()), device=SimpleNamespace(type="cpu"))
 
     def prompt(self, messages: Sequence[Message]) -> str:
         return f"{messages[-1]['content']}<think>"
-
-    def shows_earlier_turns(self) -> bool:
-        return self.remembers
-
-    def shows_system_message(self) -> bool:
-        return self.system
 
     def room(self, messages: Sequence[Message]) -> int:
         return self.context - sum(len(message["content"]) for message in messages)
