@@ -21,6 +21,7 @@ from lightning_r1.config.build import Run, build, check
 from lightning_r1.config.card_facts import card_facts
 from lightning_r1.config.folder_lock import hold
 from lightning_r1.config.leaving import leave
+from lightning_r1.config.machine import check_machine, check_space
 from lightning_r1.config.model_card import write_model_card
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.config.tracking import tell_products
@@ -45,6 +46,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             saved, and a Slurm job is requeued.
     """
     check(config)
+    check_machine(config)
     run_dir = Path(config["paths"]["run_dir"])
     first = not getattr(rank_zero_only, "rank", 0)
     with interruption.listening(), ExitStack() as held:
@@ -79,6 +81,7 @@ def _finished(config: Mapping[str, Any]) -> dict[str, Any] | None:
 def _fit(run: Run) -> dict[str, Any]:
     """Train to the end."""
     run_dir, config = run.run_dir, run.config
+    check_space(run)
     run.start()
     saved = None  # rank 0 tells the others
     if not getattr(rank_zero_only, "rank", 0):

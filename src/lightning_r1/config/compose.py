@@ -215,8 +215,12 @@ def unfinished() -> Iterator[None]:
         elif not left.told and job_name():
             time.sleep(_HEAD_START_S)
         sys.exit(UNFINISHED)
-    except KeyboardInterrupt:
-        by_hand = Interrupted("Ctrl-C")
+    except (KeyboardInterrupt, SystemExit) as left:
+        # at a second Ctrl-C Lightning exits as after an error
+        if isinstance(left, SystemExit) and not interruption.abandoned:
+            raise
+        how = "Ctrl-C twice ended it at once, and what was not saved is lost" if interruption.abandoned else "Ctrl-C"
+        by_hand = Interrupted(how)
         by_hand.requeue = False
         if first_of_job():
             leave(by_hand)

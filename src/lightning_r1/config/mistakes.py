@@ -99,6 +99,8 @@ def _unreadable(override: str, config_name: str, overrides: Sequence[str]) -> st
 
 
 def _no_such_choice(group: str, name: str) -> str:
+    if name.startswith("submitit"):
+        return "hydra/launcher=slurm: submitit is not installed; install it with pip install 'lightning-r1[slurm]'"
     said, there = f"{group}={name}: there is no such choice", choices(group)
     if elsewhere := [other for other in groups() if name in choices(other)]:
         return f"{said}; did you mean {elsewhere[0]}={name}?"

@@ -110,4 +110,4 @@ def options() -> set[str]:
 def _own_keys(config_name: str) -> str:
     """The keys of the primary config with their comments, as they are written there."""
     text = (CONF / f"{config_name}.yaml").read_text()
-    return re.sub(r"\A(?:#.*\n)*defaults:\n(?:[ \t].*\n)*\n*", "", text).split("\nhydra:")[0].strip()
+    return re.sub(r"\A(?:#.*\n)*defaults:\n(?:[ \t].*\n)*\n*", "", text).strip()
