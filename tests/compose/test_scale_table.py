@@ -38,6 +38,7 @@ def test_its_numbers_are_those_that_are_printed(shape: str) -> None:
     lines = block()
     printed = scale_on_paper.benchmark({**CONFIG, "shapes": [shape]})["markdown"].splitlines()
     missing = [line for line in printed if line not in lines]
-    assert not missing, "not in recipes/guides/scale.md, run python recipes/benchmark.py benchmark=scale_on_paper:\n" + "\n".join(
-        missing
+    assert not missing, (
+        "not in recipes/guides/scale.md, run python recipes/benchmark.py benchmark=scale_on_paper:\n"
+        + "\n".join(missing)
     )

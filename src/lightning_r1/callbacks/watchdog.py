@@ -165,6 +165,7 @@ def rollout_facts(rollout: Rollout, module: RolloutPhase, *, sampled_at: int) ->
         one.finish_reason == "length" and len(one.token_ids) < sampling.budget(scored.group.prompt)
         for scored in rollout.scored
         for one in scored.group.completions
+        if one.sampled is None  # an episode may also end at its last turn
     )
     oldest = min((completion.policy_version for completion in completions), default=sampled_at)
     read = [scored.group.completions[0].text[:_CHARACTERS_READ] for scored in rollout.scored[:_COMPLETIONS_READ]]
