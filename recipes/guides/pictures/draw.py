@@ -90,7 +90,7 @@ PICTURES = (
         "temperature.png",
         "algo.sampling.temperature=0.2",
         {"healthy": "healthy", "cold": "too cold"},
-        {**ACCURACY, **DEAD, **ENTROPY, "reflections a completion": ("rollout/reflection_rate",)},
+        {"accuracy in training": ("rollout/reward/accuracy",), **ACCURACY, **DEAD, **ENTROPY},
     ),
     Picture(
         "kl.png",
