@@ -18,6 +18,7 @@ SAID = {
     "teacher.path": "org/teacher",
     "data.folder": "lessons",
     "data.rows.path": "problems.jsonl",
+    "environment.world._target_": "lightning_r1.rollout.calculator.Calculator",
     "reward.rewards.helpfulness.path": "org/helpful",
     "reward.rewards.harmlessness.path": "org/harmless",
     "reward.rewards.judge.base_url": "http://host:8000/v1",
