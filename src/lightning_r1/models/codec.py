@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from lightning_r1.text.templates import Template
 from lightning_r1.types import Completion, Prompt
 
+PROBE = "Wait, 2 * 15?1=9 (1.5) x"
+"""A question whose tokens tell one way of cutting a text from another."""
+
 
 class Codec:
     """Template and tokenizer together.
@@ -114,7 +117,7 @@ class Codec:
 
     def probe(self) -> tuple[int, ...]:
         """Token ids of a fixed text: the same vocabulary can be cut in other ways."""
-        return self.encode(self.template.render("Wait, 2 * 15?1=9 (1.5) x"))
+        return self.encode(self.template.render(PROBE))
 
     def encode_more(self, text: str) -> list[int]:
         """Token ids of a text that stands behind others."""
