@@ -33,18 +33,21 @@ FLOORS = {
     "export": 8,
     "teach": 8,
     "doctor": 8,
+    "serve": 8,
     "pipeline": 9,
     "benchmarks": 9,
+    "__main__": 10,
 }
 
 # Where each third-party library may be imported. Everything else needs the standard library alone.
 THIRD_PARTY = {
     "torch": {
         "functional", "models", "optim", "parallel", "data", "rollout", "experience", "modules", "callbacks",
-        "config", "doctor", "benchmarks", "export",
+        "config", "doctor", "benchmarks", "export", "serve",
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
+    "huggingface_hub": {"models"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data", "models"},
@@ -52,7 +55,7 @@ THIRD_PARTY = {
     "bitsandbytes": {"models", "optim"},
     "hydra": {"config"},
     "omegaconf": {"config"},
-    "rich": {"callbacks", "doctor", "train", "sample", "report", "pipeline", "benchmarks"},
+    "rich": {"callbacks", "doctor", "train", "sample", "report", "serve", "pipeline", "benchmarks"},
     "yaml": {"config"},
     "matplotlib": {"report", "benchmarks"},
     "packaging": {"doctor"},
@@ -64,6 +67,7 @@ THIRD_PARTY = {
     "latex2sympy2_extended": {"rewards"},
     "sympy": {"rewards"},
     "vllm": {"rollout"},
+    "wandb": {"callbacks"},
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.compose import CONF
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.machine import check_machine
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.load import context_length
 from lightning_r1.rollout.engine import RolloutEngine
@@ -58,7 +59,12 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
 
 
 def launch(config: Mapping[str, Any]) -> torch.device:
-    """Start the other ranks, or meet them, and tell this rank's device."""
+    """Start the other ranks, or meet them, and tell this rank's device.
+
+    Raises:
+        ConfigError: if this machine has not what it takes.
+    """
+    check_machine(config)
     name, minutes = (config["parallel"].get(key) for key in ("strategy", "timeout_minutes"))
     strategy = DDPStrategy(timeout=timedelta(minutes=minutes)) if name == "ddp" and minutes else name
     fabric = call_with(config["trainer"], strategy=strategy)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_r1.config.machine import checkpoint_bytes as of_config
 from lightning_r1.doctor.besides import besides
 from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
@@ -221,15 +222,9 @@ def keeps_masters(patient: Patient) -> bool:
 
 
 def checkpoint_bytes(patient: Patient) -> int:
-    """Of one checkpoint: the weights of all models that the module holds, of an adapted one the adapter's, and the
-    optimizer's states.
-    """
-    size = patient.size
-    bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    weights = size.gradients if patient.config["model"].get("adapter") else size.weights
+    """Of one checkpoint."""
     reference = getattr(patient.module, "reference", None) if patient.rolls_out else None
-    kept = _bytes(reference.parameters()) if reference is not None else 0  # a teacher is in none
-    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + kept
+    return of_config(patient.config, patient.size, reference)
 
 
 def sharing(patient: Patient) -> Sharing:

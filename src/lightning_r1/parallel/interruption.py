@@ -34,6 +34,9 @@ FINISHED, FAILED, MISTAKEN, UNFINISHED = 0, 1, 2, 75
 _ASKED_BY = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
+_HEARD = b"\nCtrl-C: the run leaves as soon as it can, and is saved; once more, and it ends at once\n"
+
+
 class Interrupted(BaseException):
     """The work was left before its end; the message says why. Whatever is saved, the same command goes on from there.
 
@@ -48,6 +51,9 @@ class Interrupted(BaseException):
 
 class Interruption:
     """Whether this process is asked to leave; there is one, :data:`interruption`, as signals are the process's."""
+
+    abandoned = False
+    """Whether a second Ctrl-C has ended the work at once, nothing saved."""
 
     def __init__(self) -> None:
         self._forget()
@@ -69,7 +75,7 @@ class Interruption:
         if self._listens or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._listens, self._pid = True, os.getpid()
+        self._listens, self._pid, self.abandoned = True, os.getpid(), False
         before = {number: signal.signal(number, self._handle) for number in _ASKED_BY}
         try:
             yield
@@ -137,8 +143,11 @@ class Interruption:
                 os.kill(child, signal.SIGTERM)
         if number == signal.SIGINT:
             again, self._by_hand = self._by_hand, True
+            self.abandoned = again and self._waits
             if again or not self._waits:
                 raise KeyboardInterrupt
+            if first_of_job():
+                os.write(2, _HEARD)  # no print: a signal may come in the middle of one
         elif first and not self._waits:  # while one goes up, another does not disturb what it closes
             raise self.interrupted(self.cause)
 
