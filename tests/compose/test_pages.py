@@ -22,7 +22,7 @@ import yaml
 
 from helpers import known
 from helpers.pages import PAGES, ROOT, Command, Fence, Place, anchors, commands, fences, files, links, spans, text_of
-from lightning_r1.config import compose
+from lightning_r1.config import conf_dir
 from lightning_r1.config.checks import RULES
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
@@ -130,7 +130,7 @@ def at(folder_of: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(str(folder))
         if (folder / "conf").is_dir():
-            monkeypatch.setattr(compose, "CONF", folder / "conf")
+            monkeypatch.setattr(conf_dir, "CONF", folder / "conf")
         return folder
 
     yield go

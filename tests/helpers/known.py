@@ -112,10 +112,10 @@ def _choice_faults(group: str, chosen: str, written: set[str]) -> Iterator[str]:
     folder = CONF / group
     if group.partition("/")[0] not in GROUPS or not folder.is_dir():
         return
-    choices = {file.stem for file in folder.glob("*.yaml")}
+    choices = {str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")}
     choices |= {Path(file).stem for file in written if Path(file).parent == Path("conf") / group}
     for choice in re.split(r"[|,]", chosen.strip("[]")):
-        if re.fullmatch(r"[a-z]\w*", choice) and choice not in choices | {"null"}:
+        if re.fullmatch(r"[a-z]\w*(/\w+)*", choice) and choice not in choices | {"null"}:
             yield f"{group}={choice}: there is no conf/{group}/{choice}.yaml; {nearest(choice, choices)}"
 
 
