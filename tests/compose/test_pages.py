@@ -223,6 +223,7 @@ def test_what_is_named_in_code_exists(page: str) -> None:
         ("model=qwen3 algo=dappo", r"algo=dappo: there is no conf/algo/dappo\.yaml; did you mean dapo\?"),
         ("reward=rules|rulez", r"reward=rulez: there is no conf/reward/rulez\.yaml"),
         ("src/lightning_r1/trian.py", r"did you mean src/lightning_r1/train\.py\?"),
+        ("rollout/think_length_men", "nothing is logged under this name"),
         ("lightning_r1.rewards.length.Cosine", "no such name in the package"),
     ],
 )
