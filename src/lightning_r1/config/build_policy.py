@@ -54,16 +54,16 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
     """
     model, codec = config["model"], build_codec(config)
     loading = {name: model[name] for name in ("dtype", "attention", "dropout")} | {"computes_in": computes_in(config)}
-    kind = model.get("adapter")
+    kind, context = model.get("adapter"), model.get("context")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
             made = build_model(model["architecture"], codec.tokenizer, **loading)
     else:
         with _loading(model["path"]):
             made = (
-                hollow_model(model["path"], **loading)
+                hollow_model(model["path"], context=context, **loading)
                 if hollow
-                else load_model(model["path"], four_bit=kind == "qlora", **loading)
+                else load_model(model["path"], context=context, four_bit=kind == "qlora", **loading)
             )
     base = None
     if kind:
