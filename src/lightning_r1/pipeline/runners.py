@@ -85,7 +85,7 @@ class Subprocess:
             interruption.children.add(process.pid)
             try:
                 _pass_on(name, process)
-            except Interrupted:
+            except (Interrupted, KeyboardInterrupt):
                 _pass_on(name, process)  # it has been asked as well, and has something to say before its end
                 raise
             finally:
