@@ -17,6 +17,7 @@ from lightning_r1.config.build_teaching import TeachingJob, build_teaching, chec
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.tracking import numbers_in, tell_products, tracked
 from lightning_r1.data.lessons import Lessons, MadeFrom, ShardFacts, read_facts, traces_hash, write_index, write_shard
 from lightning_r1.data.rows import DataError
 from lightning_r1.experience.teaching import teach_traces
@@ -54,8 +55,12 @@ def _teach(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, A
         job, started = build_teaching(config, device), time.perf_counter()
         if rank() == 0:
             keep_config(run_dir, config)
-        shards = _make_shards(config, job, run_dir / LESSONS)
-        finished = _finish(config, shards, time.perf_counter() - started) if rank() == 0 else {}
+        with tracked(config, "teach") as log:
+            shards = _make_shards(config, job, run_dir / LESSONS)
+            finished = _finish(config, shards, time.perf_counter() - started) if rank() == 0 else {}
+            if log is not None:
+                log.log_metrics(numbers_in(finished, "teach"))
+                tell_products([log], run_dir)
     if rank() == 0:
         console.print(
             f"{finished['lessons']:,} lessons of {finished['tokens']:,} tokens in {run_dir / LESSONS}", soft_wrap=True

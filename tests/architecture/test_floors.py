@@ -33,6 +33,7 @@ FLOORS = {
     "export": 8,
     "teach": 8,
     "doctor": 8,
+    "serve": 8,
     "pipeline": 9,
     "benchmarks": 9,
     "__main__": 10,
@@ -42,7 +43,7 @@ FLOORS = {
 THIRD_PARTY = {
     "torch": {
         "functional", "models", "optim", "parallel", "data", "rollout", "experience", "modules", "callbacks",
-        "config", "doctor", "benchmarks", "export",
+        "config", "doctor", "benchmarks", "export", "serve",
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
@@ -54,7 +55,7 @@ THIRD_PARTY = {
     "bitsandbytes": {"models", "optim"},
     "hydra": {"config"},
     "omegaconf": {"config"},
-    "rich": {"callbacks", "doctor", "train", "sample", "report", "pipeline", "benchmarks"},
+    "rich": {"callbacks", "doctor", "train", "sample", "report", "serve", "pipeline", "benchmarks"},
     "yaml": {"config"},
     "matplotlib": {"report", "benchmarks"},
     "packaging": {"doctor"},
@@ -66,6 +67,7 @@ THIRD_PARTY = {
     "latex2sympy2_extended": {"rewards"},
     "sympy": {"rewards"},
     "vllm": {"rollout"},
+    "wandb": {"callbacks"},
 }  # fmt: skip
 
 

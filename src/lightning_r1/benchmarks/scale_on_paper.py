@@ -65,7 +65,7 @@ def benchmark(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_tables(text: list[str]) -> None:
-    """As they stand in a README: no line is folded."""
+    """As they stand in a page: no line is folded."""
     for one in text:
         console.print(one, soft_wrap=True, markup=False, highlight=False)
         console.print()

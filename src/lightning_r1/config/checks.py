@@ -12,8 +12,10 @@ from pathlib import Path
 
 from lightning_r1.config.adapter_rules import ADAPTER_RULES
 from lightning_r1.config.engine_rules import ENGINE_RULES
+from lightning_r1.config.environment_rules import ENVIRONMENT_RULES
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.leaving import command
+from lightning_r1.config.logger_rules import LOGGER_RULES
 from lightning_r1.config.optimizer_rules import OPTIMIZER_RULES
 from lightning_r1.config.parallel_rules import PARALLEL_RULES
 from lightning_r1.config.plain_rules import PLAIN_RULES
@@ -237,6 +239,7 @@ def correction_bounds_are_ordered(config: Config) -> None:
 
 
 RULES.extend([*PARALLEL_RULES, *OPTIMIZER_RULES, *ADAPTER_RULES, *ROLLOUT_RULES, *REWARD_RULES, *ENGINE_RULES])
+RULES.extend([*ENVIRONMENT_RULES, *LOGGER_RULES])
 
 
 @rule

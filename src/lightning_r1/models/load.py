@@ -131,6 +131,12 @@ def context_length(path: str | Path) -> float:
     return getattr(config, "max_position_embeddings", None) or math.inf
 
 
+def stored_dtype(path: str | Path) -> str:
+    """The type of a model's weights as its config tells it; float32 where it says nothing."""
+    told = getattr(AutoConfig.from_pretrained(str(path)), "dtype", None)
+    return str(told or torch.float32).removeprefix("torch.")
+
+
 def stops_of(path: str | Path | None) -> list[int]:
     """Token ids at which a model's own ``generation_config.json`` stops; empty where it has none."""
     try:

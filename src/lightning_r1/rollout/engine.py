@@ -13,7 +13,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -102,9 +102,9 @@ def from_whole_weights(engine: RolloutEngine, policy: Policy) -> Iterator[None]:
 
 
 def close(engine: RolloutEngine) -> None:
-    """End what an engine that is another program started."""
-    if not engine.exact:
-        cast(OtherProgram, engine).close()
+    """End what an engine started: another program, say."""
+    if end := getattr(engine, "close", None):
+        end()
 
 
 def seed_for(*names: int | str) -> int:

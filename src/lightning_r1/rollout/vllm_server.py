@@ -32,7 +32,7 @@ from lightning_r1.parallel.collectives import all_gather, rank, together
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime, as_answered
 from lightning_r1.rollout.vllm_http import FIX, VLLMRoutes
-from lightning_r1.rollout.vllm_request import Row, vllm_parameters, whole_group
+from lightning_r1.rollout.vllm_request import Row, sampling_of, vllm_parameters, whole_group
 from lightning_r1.types import Group, Prompt, Sampling
 
 
@@ -114,6 +114,7 @@ class VLLMServerEngine:
         return self._sample
 
     def _sample(self, prompt: Prompt, sampling: Sampling, seed: int) -> list[Row]:
+        sampling = sampling_of(prompt, sampling)
         parameters = vllm_parameters(sampling, seed, self.codec.stop_ids)
         path = "/inference/v1/generate"
         told = self.routes.ask(path, {"token_ids": list(prompt.token_ids), "sampling_params": parameters})

@@ -72,6 +72,15 @@ def test_weights_arrive_and_samples_are_the_policys(url: str, fake: FakeVLLM, co
     assert once == ["/health", "r1_describe", *update, *update]
 
 
+def test_a_prompt_is_sampled_within_its_own_budget(url: str, codec: Codec) -> None:
+    engine = engine_of(url, codec)
+    engine.sync_weights(1)
+    first, second = prompts_of_lengths(codec, [4, 9])
+    groups = engine.generate([replace(first, token_budget=1), second], HOW, seeds=[1, 2])
+    assert {len(done.token_ids) for done in groups[0].completions} == {1}
+    assert max(len(done.token_ids) for done in groups[1].completions) > 1
+
+
 def test_groups_are_in_order_and_given_away_when_whole(url: str, codec: Codec) -> None:
     engine = engine_of(url, codec)
     engine.sync_weights(1)
