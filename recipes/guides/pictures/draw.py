@@ -61,7 +61,7 @@ PICTURES = (
         "learning_rate.png",
         "optim.lr=5e-3, ten times too high",
         {"healthy": "healthy", "hot": "too high"},
-        {**ACCURACY, **ENTROPY, **KL, "gradient norm": ("optim/grad_norm",)},
+        {**ACCURACY, **ENTROPY, **KL, **THINKING},
     ),
     Picture(
         "truncation.png",
