@@ -165,9 +165,8 @@ def paint(picture: Picture, runs: dict[str, dict[str, Curve]], into: Path) -> No
     plt.close(figure)
 
 
-def main(folders: list[Path]) -> None:
-    """Draw whatever the folders have all runs for."""
-    into = Path(__file__).parent
+def main(folders: list[Path], into: Path = Path(__file__).parent) -> None:
+    """Draw whatever the folders have all runs for, and say what is left out for want of a run."""
     runs = {file.parent.name: read(file) for folder in folders for file in sorted(folder.glob("*/metrics.csv"))}
     for picture in PICTURES:
         missing = [folder for folder in picture.runs if folder not in runs]
