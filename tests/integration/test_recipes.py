@@ -97,7 +97,7 @@ def test_train_then_report_from_another_folder(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "  model       results/coin/rl/model\n" in done.stdout
     assert "  numbers     results/coin/rl/summary.json, results/coin/rl/metrics.csv\n" in done.stdout
-    assert "report in results/coin/rl/report.html" in done.stdout
+    assert "  report      results/coin/rl/report.html\n" in done.stdout
     folder = tmp_path / "results" / "coin" / "rl"
     assert read_card(folder / "model")["steps"] == 3
     assert {path.name for path in folder.iterdir()} == {

@@ -65,8 +65,8 @@ def lineage(path: str | None) -> list[dict[str, Any]]:
     card = read_card(path)
     kept = ("phase", "model", "steps", "commit", "key")
     own = {name: card[name] for name in kept if name in card}
-    if not card:
-        own = {"model": str(path) if is_hub_id(str(path)) else Path(path).resolve().name}
+    if "model" not in own:
+        own["model"] = str(path) if is_hub_id(str(path)) else Path(path).resolve().name
     if key := own.get("key") or _key_of(Path(path).parent):
         own["key"] = key
     return [*card.get("lineage", []), {**own, "weights": files_hash(path)}]

@@ -45,10 +45,13 @@ def show(run_dir: Path, against: Path | None = None) -> None:
 
 
 def leave_report(folder: Path) -> None:
-    """Write the page at the end of a run or a pipeline; what goes wrong is told, and fails nothing that is finished."""
+    """Write the page at the end of a run or a pipeline, which tells where it is.
+
+    What goes wrong is told, and fails nothing that is finished.
+    """
     write = write_pipeline_page if is_pipeline(folder) else write_run_page
     try:
-        console.print(f"report in {write(folder)}", soft_wrap=True)
+        write(folder)
     except Exception as error:  # of whatever kind: the run is done
         again = f"python recipes/report.py run={folder} tries again"
         console.print(

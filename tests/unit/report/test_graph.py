@@ -32,8 +32,10 @@ def test_nodes_do_not_overlap_and_arrows_point_down(seed: int) -> None:
         assert points[0] == pytest.approx((made.nodes[first][0] + WIDTH / 2, made.nodes[first][1] + HEIGHT))
         assert points[-1] == pytest.approx((made.nodes[second][0] + WIDTH / 2, made.nodes[second][1]))
         assert all(later[1] > earlier[1] for earlier, later in itertools.pairwise(points))
-        # a long edge runs beside the nodes that it passes, not through them
-        for x, y in points[1:-1]:
+        # a long edge runs beside the nodes that it passes, upright along their whole height, not through them
+        passed = points[1:-1]
+        assert all(lower == (x, y + HEIGHT) for (x, y), lower in zip(passed[::2], passed[1::2], strict=True))
+        for x, y in passed:
             for left, top in made.nodes.values():
                 assert not (left < x < left + WIDTH and top <= y <= top + HEIGHT)
 
