@@ -132,7 +132,7 @@ def test_tables_and_curves_are_shown_at_the_end(
     shown = said(capsys)
     assert f"curves of {tmp_path}/small/rl " in shown
     assert shown.count("curves of") == 1  # of those that are named
-    assert f"numbers in {tmp_path}/small/summary.json" in shown
+    assert f"numbers {tmp_path}/small/summary.json" in shown
     assert "held-out scores" in shown
     # four problems more, all in one direction: p = 2 / 2**4
     assert "rl 0.50 ±.25 +50 noise" in shown
