@@ -13,7 +13,7 @@ import torch
 
 from helpers.pages import commands, files, text_of
 from helpers.quick import quick_rl, random_base
-from helpers.runs import QUIET, coin_evaluation, largest_difference, weights
+from helpers.runs import QUIET, coin_evaluation, coin_sample, largest_difference, weights
 from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.config.build import check
 from lightning_r1.config.compose import compose_config
@@ -119,6 +119,30 @@ def test_an_evaluation_talks_too(base: Path, tmp_path: Path) -> None:
 def test_what_cannot_work_is_said_before(said: str, told: str, base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
         check(quick_rl(tmp_path, base, "environment=calculator", "environment.budget.max_reply_tokens=2", said))
+
+
+def test_episodes_are_sampled_beside_the_update_too(base: Path, tmp_path: Path) -> None:
+    said = ["algo.overlap_rollouts=true", "algo.sampler_correction=truncate", "trainer.max_steps=3", "eval.sets={}"]
+    train(quick_rl(tmp_path, base, *TALK, *said, "eval.every_n_steps=0"))
+    rows = MetricsCSV(tmp_path / "coin" / "rl" / "metrics.csv").read()
+    assert [float(row["rollout/turns_mean"]) > 1 for row in rows if row.get("rollout/turns_mean")] == [True] * 3
+
+
+def test_without_an_environment_a_config_is_what_it_was() -> None:
+    """So that the keys of a pipeline's nodes are."""
+    assert "environment" not in compose_config("train", ["experiment=mini_r1_zero"])
+
+
+def test_traces_are_sampled_without_one(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would learn to write the replies"):
+        check(coin_sample(tmp_path, base, "environment=calculator"))
+
+
+def test_a_text_is_not_passed_over_in_silence(base: Path, tmp_path: Path) -> None:
+    said = ["rollout=vllm_server", "rollout.base_url=http://localhost:8000", "algo.sampler_correction=truncate"]
+    with pytest.raises(ConfigError, match=r"algo.sampling.stop=\['User:'\].*does not look for texts"):
+        check(quick_rl(tmp_path, base, *said, "algo.sampling.stop=['User:']"))
+    check(quick_rl(tmp_path, base, *said, "environment=calculator", "environment.budget.max_reply_tokens=2"))
 
 
 def test_what_is_no_environment_is_said(base: Path, tmp_path: Path) -> None:
