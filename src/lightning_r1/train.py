@@ -142,5 +142,4 @@ def _finish(run: Run) -> dict[str, Any]:
     write_model_card(model_dir, base=config["model"]["path"])
     write_summary(run.run_dir, summary)
     tell_products(trainer.loggers, run.run_dir)
-    console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
     return summary

@@ -20,6 +20,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.machine import check_machine
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.load import context_length
+from lightning_r1.parallel.interruption import alone_with_ctrl_c, interruption
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Prompt, Sampling
 
@@ -68,7 +69,10 @@ def launch(config: Mapping[str, Any]) -> torch.device:
     name, minutes = (config["parallel"].get(key) for key in ("strategy", "timeout_minutes"))
     strategy = DDPStrategy(timeout=timedelta(minutes=minutes)) if name == "ddp" and minutes else name
     fabric = call_with(config["trainer"], strategy=strategy)
+    alone_with_ctrl_c(fabric.strategy.launcher)
     fabric.launch()
+    # who leaves takes the ranks along that were started here
+    interruption.children |= {process.pid for process in getattr(fabric.strategy.launcher, "procs", ())}
     return fabric.device
 
 
@@ -78,7 +82,7 @@ def build_evaluation_sets(config: Mapping[str, Any], codec: Codec) -> list[Evalu
     Raises:
         ConfigError: if a set is empty or a prompt fills the model's context.
     """
-    options, context = config["eval"], context_length(config["model"]["path"])
+    options, context = config["eval"], context_length(config["model"]["path"], config["model"].get("context"))
     sampling: Sampling = instantiate(options["sampling"])
     sets = []
     for name, prompts in build_sets(config, codec, limit=config["limit"]).items():

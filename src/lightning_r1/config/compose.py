@@ -35,11 +35,11 @@ from lightning_r1.config.mistakes import explain, first_of_sweep, one_line, unkn
 from lightning_r1.config.trouble import explain_trouble
 from lightning_r1.config.usage import completion, help_text, options
 from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
-from lightning_r1.parallel.slurm_job import job_name
 
 __all__ = ["CONF", "compose_config", "one_line_errors", "recipe", "resolve", "unfinished", "with_lists"]
 
-_HEAD_START_S = 10.0  # of the rank that requeues the job, before those end that do not know each other yet
+# of the rank that requeues the job, before those end that do not know each other yet: the first that ends may end all
+_HEAD_START_S = 10.0
 _HELP, _COMPLETION = {"-h", "--help"}, {"-sc", "--shell-completion"}
 _SWEEP = {"-m", "--multirun"}
 
@@ -212,7 +212,7 @@ def unfinished() -> Iterator[None]:
     except Interrupted as left:
         if not left.told and first_of_job():
             leave(left)
-        elif not left.told and job_name():
+        elif not left.told:
             time.sleep(_HEAD_START_S)
         sys.exit(UNFINISHED)
     except (KeyboardInterrupt, SystemExit) as left:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_r1.callbacks.console import console
+from lightning_r1.config.ending import tell_pipeline
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import keep_config, write_summary
 from lightning_r1.pipeline import graph, jobs
@@ -59,7 +60,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
         console.print(table, "")
     console.print(spec["tables"]["note"])
     leave_report(folder)
-    console.print(f"numbers in {folder / 'summary.json'}", soft_wrap=True)
+    tell_pipeline(folder, results)
     return summary
 
 

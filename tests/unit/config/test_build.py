@@ -40,7 +40,7 @@ WRONG = {
     "a folder that is none": (["model.path=./nowhere"], r"model\.path=\./nowhere: there is no model there; make it"),
     "a hub id that is none": (
         ["model.path=org/none"],
-        r"model\.path=org/none: HF_HUB_OFFLINE is set, and .* hf download",
+        r"model\.path=org/none: HF_HUB_OFFLINE is set, and .*hf download",
     ),
     "a context too short for training": (
         ["algo.sampling.max_new_tokens=95"],
