@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from helpers.pages import commands, files, text_of
 from helpers.quick import quick_rl, random_base
-from helpers.runs import coin_evaluation, largest_difference, weights
+from helpers.runs import QUIET, coin_evaluation, coin_sample, largest_difference, weights
+from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.config.build import check
+from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.evaluate import evaluate
 from lightning_r1.text.records import read_jsonl
 from lightning_r1.train import train
+from lightning_r1.types import Prompt, ReplyKind
+
+GUIDE = "recipes/guides/tools.md"
 
 TALK = [
     "environment=own",
@@ -114,7 +121,78 @@ def test_what_cannot_work_is_said_before(said: str, told: str, base: Path, tmp_p
         check(quick_rl(tmp_path, base, "environment=calculator", "environment.budget.max_reply_tokens=2", said))
 
 
+def test_episodes_are_sampled_beside_the_update_too(base: Path, tmp_path: Path) -> None:
+    said = ["algo.overlap_rollouts=true", "algo.sampler_correction=truncate", "trainer.max_steps=3", "eval.sets={}"]
+    train(quick_rl(tmp_path, base, *TALK, *said, "eval.every_n_steps=0"))
+    rows = MetricsCSV(tmp_path / "coin" / "rl" / "metrics.csv").read()
+    assert [float(row["rollout/turns_mean"]) > 1 for row in rows if row.get("rollout/turns_mean")] == [True] * 3
+
+
+def test_without_an_environment_a_config_is_what_it_was() -> None:
+    """So that the keys of a pipeline's nodes are."""
+    assert "environment" not in compose_config("train", ["experiment=mini_r1_zero"])
+
+
+def test_traces_are_sampled_without_one(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would learn to write the replies"):
+        check(coin_sample(tmp_path, base, "environment=calculator"))
+
+
+def test_a_text_is_not_passed_over_in_silence(base: Path, tmp_path: Path) -> None:
+    said = ["rollout=vllm_server", "rollout.base_url=http://localhost:8000", "algo.sampler_correction=truncate"]
+    with pytest.raises(ConfigError, match=r"algo.sampling.stop=\['User:'\].*does not look for texts"):
+        check(quick_rl(tmp_path, base, *said, "algo.sampling.stop=['User:']"))
+    check(quick_rl(tmp_path, base, *said, "environment=calculator", "environment.budget.max_reply_tokens=2"))
+
+
 def test_what_is_no_environment_is_said(base: Path, tmp_path: Path) -> None:
     said = ["environment=own", "environment.world._target_=helpers.coin.CoinCorpus"]
     with pytest.raises(ConfigError, match=r"helpers.coin.CoinCorpus: expected a class with stops"):
         train(quick_rl(tmp_path, base, *said, "environment.budget.max_reply_tokens=2"))
+
+
+RUNS = [
+    [*command.words[2:]]
+    for command in commands(GUIDE)
+    if command.words[:2] == ("python", "recipes/train.py")
+    and not command.said
+    and any("experiment=mini" in word for word in command.words)
+]
+
+
+@pytest.mark.parametrize("said", RUNS, ids=lambda said: said[0])
+def test_the_guides_runs_run(said: list[str], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in files(GUIDE):
+        (tmp_path / str(file.name)).write_text(file.text + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    small = [
+        "algo.sampling.max_new_tokens=80",
+        "algo.prompts_per_rollout=3",
+        "algo.sampling.group_size=4",
+        "reward.workers.workers=1",
+        "eval=default",
+    ]
+    said = [*said, *QUIET, *small, f"model.path={base}", "trainer.max_steps=1"]
+    settings = compose_config("train", said)
+    train(settings)
+    written = MetricsCSV(tmp_path / "outputs" / settings["name"] / "metrics.csv").read()
+    (row,) = [row for row in written if row.get("rollout/turns_mean")]
+    assert float(row["rollout/turns_mean"]) >= 1
+    assert float(row["rollout/tool/crash"] or 0) == 0
+
+
+def test_the_guides_environment_doubts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (source,) = [file.text for file in files(GUIDE) if file.name == "my_world.py"]
+    assert len([line for line in source.splitlines() if line.strip()]) <= 20
+    (tmp_path / "my_world.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    game = importlib.import_module("my_world").Referee().open(Prompt("p", "", "", (), {"target": 9}), 0)
+    assert game.reply("2*5=10-1=9 yes! ").text == ""
+    doubts = [game.reply("2*5=10+1=11 yes! ") for _ in range(4)]
+    assert [reply and (reply.text, reply.kind) for reply in doubts] == [(" no; ", "error")] * 3 + [None]
+
+
+def test_the_guide_names_every_number_that_is_logged() -> None:
+    page = text_of(GUIDE)
+    assert all(f"`{kind}`" in page or f"/{kind}`" in page for kind in get_args(ReplyKind))
