@@ -25,9 +25,16 @@ $(BIN)/bwrap: $(VENV)/.base
 	@command -v bwrap > /dev/null || { cd $$(mktemp -d) && apt-get download -qq bubblewrap && dpkg-deb -x bubblewrap_*.deb . \
 		&& install -m 755 usr/bin/bwrap $(abspath $@); } || echo "bubblewrap is not to be had here: its tests are left out"
 
+# A browser in which the report is tested; with its many libraries it can only be installed, which needs root.
+$(VENV)/.browser: $(VENV)/.base
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install --yes -qq chromium; } > /dev/null 2>&1 \
+		|| echo "chromium is not to be had here: the tests of report.html in a browser are left out"
+	@touch $@
+
 install: $(VENV)/.base  ## set up a virtual environment with the base dependencies
 
-install-dev: $(VENV)/.dev $(BIN)/bwrap  ## the same with what tests and benchmarks need
+install-dev: $(VENV)/.dev $(BIN)/bwrap $(VENV)/.browser  ## the same with what tests and benchmarks need
 
 demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 	$(BIN)/python recipes/pipeline.py pipeline=mini runner=subprocess workers=2

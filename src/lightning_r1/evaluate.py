@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.callbacks.score_tables import comparisons, scores
+from lightning_r1.callbacks.tables import sample_table, score_table
 from lightning_r1.config.build_evaluation import (
     EvaluationSet,
     build_evaluation_sets,
@@ -25,10 +26,12 @@ from lightning_r1.config.build_evaluation import (
 from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.build_rewards import build_scorer
+from lightning_r1.config.ending import tell_evaluation
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.model_card import add_evaluation
-from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.tracking import tracked
 from lightning_r1.evaluation.comparison import Comparison, compare
 from lightning_r1.evaluation.evaluator import check_prompts, grade_again, sample
 from lightning_r1.evaluation.results import Sample, numbers_of, problems_of
@@ -39,6 +42,8 @@ from lightning_r1.rewards.classes import CalculatedClasses
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import close
 from lightning_r1.text.records import read_jsonl, write_jsonl
+
+_LOGGED_SAMPLES = 64  # problems of a set of which a logger's table holds a sample
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +81,10 @@ def _evaluate(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str
             keep_config(run_dir, config)
         started = time.perf_counter()
         by_name = {of_set.name: of_set.prompts for of_set in sets}
-        with closing(build_grader(config, codec, by_name, build_scorer(config))) as grader:
+        with (
+            tracked(config, "evaluate") as log,
+            closing(build_grader(config, codec, by_name, build_scorer(config))) as grader,
+        ):
             if rescore:
                 _grade_again(sets, codec, run_dir, grader)
             else:
@@ -84,13 +92,15 @@ def _evaluate(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str
             if rank() == 0:
                 classes = CalculatedClasses(grader.scorer)
                 finished = _finish(config, sets, run_dir, classes, seconds=time.perf_counter() - started)
+                if log is not None:
+                    _log(log, finished, run_dir)
     finished = finished or {}
     if rank() == 0:
         console.print(scores(finished))
-        console.print(f"samples in {run_dir / 'samples'}, numbers in {run_dir / SUMMARY}", soft_wrap=True)
         if config["compare"] is not None:
             results = _compare(run_dir, Path(config["compare"]))
             console.print(comparisons(results, here=run_dir, there=config["compare"]))
+        tell_evaluation(config)
     return finished
 
 
@@ -166,6 +176,16 @@ def _finish(
     write_summary(run_dir, summary)
     add_evaluation(config["model"]["path"], summary)
     return summary
+
+
+def _log(log: Any, summary: Mapping[str, Any], run_dir: Path) -> None:
+    """Numbers, scores set by set, and some samples of each."""
+    log.start_at(0)
+    log.log_metrics(summary["after"], step=0)
+    log.grow_table("scores", *score_table(summary), step=0)
+    for name in summary["sets"]:
+        samples = SampleStore(_file(run_dir, "samples", name)).read()
+        log.grow_table(f"eval/{name}/samples", *sample_table(samples, _LOGGED_SAMPLES), step=0)
 
 
 def _file(run_dir: Path, what: str, name: str) -> Path:

@@ -15,6 +15,7 @@ from lightning_r1.callbacks.checkpoint import newest_checkpoint
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.card_facts import card_facts
+from lightning_r1.config.ending import tell_export
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.model_card import write_model_card
 from lightning_r1.config.run_folder import kept_config, provenance
@@ -55,7 +56,7 @@ def export(config: Mapping[str, Any]) -> Path:
     write_model_card(folder, base=trained["model"]["path"])
     if adapter := adapter_weights(policy.model):
         export_adapter(policy, folder.with_name("adapter"), adapter)
-    console.print(f"model of step {saved.step} in {folder}", soft_wrap=True)
+    tell_export(trained, folder, saved.step)
     return folder
 
 

@@ -22,9 +22,11 @@ from rich.table import Table
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_sampling import LabellingJob, SamplingJob, build_sampling, check_sampling
+from lightning_r1.config.ending import tell_sampling
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
-from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.tracking import numbers_in, tell_products, tracked
 from lightning_r1.data.preferences import length_balance
 from lightning_r1.experience.labelling import balance_lengths, label_pairs
 from lightning_r1.experience.selection import KEPT
@@ -65,16 +67,19 @@ def _sample(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, 
         job = build_sampling(config, device)
         if rank() == 0:
             keep_config(run_dir, config)
-        with closing(job):
-            job.start()
-            parts = _make_parts(config, job, run_dir / "parts")
-        if rank() == 0:
-            finished = _finish(config, job, parts, run_dir)
+        with tracked(config, "sample") as log:
+            with closing(job):
+                job.start()
+                parts = _make_parts(config, job, run_dir / "parts")
+            if rank() == 0:
+                finished = _finish(config, job, parts, run_dir)
+            if log is not None and finished is not None:
+                log.log_metrics(numbers_in(finished, "sample"))
+                tell_products([log], run_dir)
     finished = finished or {}
     if rank() == 0:
         console.print(_table(finished))
-        kept, file = ("traces", TRACES) if "traces" in finished else ("pairs", PAIRS)
-        console.print(f"{kept} in {run_dir / file}, numbers in {run_dir / SUMMARY}", soft_wrap=True)
+        tell_sampling(config, run_dir / (TRACES if "traces" in finished else PAIRS), finished)
     return finished
 
 

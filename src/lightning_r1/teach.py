@@ -14,9 +14,11 @@ from typing import Any
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_teaching import TeachingJob, build_teaching, check_teaching, trace_parts
+from lightning_r1.config.ending import tell_teaching
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.tracking import numbers_in, tell_products, tracked
 from lightning_r1.data.lessons import Lessons, MadeFrom, ShardFacts, read_facts, traces_hash, write_index, write_shard
 from lightning_r1.data.rows import DataError
 from lightning_r1.experience.teaching import teach_traces
@@ -54,12 +56,14 @@ def _teach(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, A
         job, started = build_teaching(config, device), time.perf_counter()
         if rank() == 0:
             keep_config(run_dir, config)
-        shards = _make_shards(config, job, run_dir / LESSONS)
-        finished = _finish(config, shards, time.perf_counter() - started) if rank() == 0 else {}
+        with tracked(config, "teach") as log:
+            shards = _make_shards(config, job, run_dir / LESSONS)
+            finished = _finish(config, shards, time.perf_counter() - started) if rank() == 0 else {}
+            if log is not None:
+                log.log_metrics(numbers_in(finished, "teach"))
+                tell_products([log], run_dir)
     if rank() == 0:
-        console.print(
-            f"{finished['lessons']:,} lessons of {finished['tokens']:,} tokens in {run_dir / LESSONS}", soft_wrap=True
-        )
+        tell_teaching(config, run_dir / LESSONS, finished)
     return finished
 
 

@@ -16,14 +16,15 @@ from rich.table import Table
 
 from lightning_r1.callbacks.checkpoint import Saved, newest_checkpoint
 from lightning_r1.callbacks.console import console, quiet
-from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.callbacks.requeue import leave_together, let_ranks_end
 from lightning_r1.config.build import Run, build, check
 from lightning_r1.config.card_facts import card_facts
 from lightning_r1.config.folder_lock import hold
 from lightning_r1.config.leaving import leave
+from lightning_r1.config.machine import check_machine, check_space
 from lightning_r1.config.model_card import write_model_card
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.tracking import tell_products
 from lightning_r1.models.adapter import numel, trainable_parameters
 from lightning_r1.parallel.interruption import Interrupted, interruption
 from lightning_r1.parallel.memory import peak_gib
@@ -45,6 +46,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             saved, and a Slurm job is requeued.
     """
     check(config)
+    check_machine(config)
     run_dir = Path(config["paths"]["run_dir"])
     first = not getattr(rank_zero_only, "rank", 0)
     with interruption.listening(), ExitStack() as held:
@@ -79,6 +81,7 @@ def _finished(config: Mapping[str, Any]) -> dict[str, Any] | None:
 def _fit(run: Run) -> dict[str, Any]:
     """Train to the end."""
     run_dir, config = run.run_dir, run.config
+    check_space(run)
     run.start()
     saved = None  # rank 0 tells the others
     if not getattr(rank_zero_only, "rank", 0):
@@ -86,8 +89,8 @@ def _fit(run: Run) -> dict[str, Any]:
         saved = newest_checkpoint(run_dir / "checkpoints", tell=console.print)
     _announce(run, saved)
     for logger in run.trainer.loggers:
-        if isinstance(logger, MetricsCSV):
-            logger.start_at(saved.step if saved else 0)
+        if start_at := getattr(logger, "start_at", None):
+            start_at(saved.step if saved else 0)
     with interruption.waiting():  # also for the export: what is made behind the last step is soon made
         run.trainer.fit(run.module, run.datamodule, ckpt_path=saved.path if saved else None)
         return _finish(run)
@@ -138,5 +141,5 @@ def _finish(run: Run) -> dict[str, Any]:
         return {}
     write_model_card(model_dir, base=config["model"]["path"])
     write_summary(run.run_dir, summary)
-    console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
+    tell_products(trainer.loggers, run.run_dir)
     return summary

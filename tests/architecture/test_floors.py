@@ -36,6 +36,7 @@ FLOORS = {
     "serve": 8,
     "pipeline": 9,
     "benchmarks": 9,
+    "__main__": 10,
 }
 
 # Where each third-party library may be imported. Everything else needs the standard library alone.
@@ -46,6 +47,7 @@ THIRD_PARTY = {
     },
     "lightning": {"data", "parallel", "modules", "callbacks", "config", "train", "benchmarks"},
     "transformers": {"models", "benchmarks"},
+    "huggingface_hub": {"models"},
     "flash_attn": {"models"},
     "tokenizers": {"models", "benchmarks"},
     "safetensors": {"data", "models"},
@@ -60,11 +62,14 @@ THIRD_PARTY = {
     "trl": {"benchmarks"},
     "lingua": {"rewards"},
     "datasets": {"benchmarks", "data"},
+    "jsonschema": {"rewards"},
+    "referencing": {"rewards"},
     "reasoning_gym": {"data", "rewards"},
     "math_verify": {"rewards", "benchmarks"},
     "latex2sympy2_extended": {"rewards"},
     "sympy": {"rewards"},
     "vllm": {"rollout"},
+    "wandb": {"callbacks"},
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,31 @@ def history_of(folder: Path) -> list[dict[str, Any]]:
         for record in records(folder)
         if record.HasField("history")
     ]
+
+
+def run_of(folder: Path) -> Any:
+    """Name, group, tags and so on."""
+    return next(record.run for record in records(folder) if record.HasField("run"))
+
+
+def artifacts_of(folder: Path) -> list[Any]:
+    """Artifacts that the run logs, and those that it uses: ``use_after_commit``; no tables."""
+    found = [record.artifact for record in records(folder) if record.HasField("artifact")]
+    return [artifact for artifact in found if "table" not in artifact.type]
+
+
+def table_of(folders: Sequence[Path], name: str) -> list[dict[str, Any]]:
+    """The rows of a growing table as W&B shows it: what its last addition names, in that order."""
+    additions = [row for folder in folders for row in history_of(folder) if f"{name}/path" in row]
+    by_address = {
+        row[f"{name}/artifact_path"]: file
+        for row in additions
+        for folder in folders
+        if (file := folder / "files" / row[f"{name}/path"]).is_file()
+    }
+    shown = [*additions[-1][f"{name}/previous_increments_paths"], additions[-1][f"{name}/artifact_path"]]
+    tables = [json.loads(by_address[address].read_text()) for address in shown]
+    return [dict(zip(table["columns"], row, strict=True)) for table in tables for row in table["data"]]
 
 
 def records(folder: Path) -> Iterator[Any]:

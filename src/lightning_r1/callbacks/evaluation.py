@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from lightning_r1.callbacks.console import console
+from lightning_r1.callbacks.tables import grow_table, sample_table
 from lightning_r1.evaluation.evaluator import evaluate
 from lightning_r1.evaluation.results import KS
 from lightning_r1.modules.phase import Phase
@@ -107,6 +108,7 @@ class HeldOutEvaluation(Evaluation):
         every_n_steps: also during the phase, with one sample a prompt; 0 is never.
         seed: of the sampling; always the same, so that steps can be compared prompt by prompt.
         ks: of pass@k and cons@k, besides 1 and the number of samples.
+        table_rows: samples of a set and an evaluation in the logger's table, where the logger has tables.
     """
 
     def __init__(
@@ -120,11 +122,12 @@ class HeldOutEvaluation(Evaluation):
         every_n_steps: int = 0,
         seed: int = 0,
         ks: Sequence[int] = KS,
+        table_rows: int = 8,
     ) -> None:
         super().__init__(sets, every_n_steps=every_n_steps)
         self.engine, self.grader = engine, grader
         self.sampling, self.folder = sampling, Path(folder)
-        self.seed, self.ks = seed, ks
+        self.seed, self.ks, self.table_rows = seed, ks, table_rows
 
     def measure(self, trainer: L.Trainer, module: L.LightningModule, *, quick: bool) -> dict[str, float]:
         """Samples and grades; quickly is with one sample a prompt."""
@@ -150,5 +153,7 @@ class HeldOutEvaluation(Evaluation):
             numbers |= {f"eval/{name}/{metric}": value for metric, value in result.numbers.items()}
             if trainer.is_global_zero:
                 write_jsonl(self.folder / f"{name}-{trainer.global_step:05d}.jsonl", map(asdict, result.samples))
+                columns, rows = sample_table(result.samples, self.table_rows, step=trainer.global_step)
+                grow_table(trainer, f"eval/{name}/samples", columns, rows, step=trainer.global_step)
         self.engine.sleep()
         return numbers

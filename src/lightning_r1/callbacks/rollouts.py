@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import lightning as L
 
 from lightning_r1.callbacks.console import show_completions
+from lightning_r1.callbacks.tables import completion_table, grow_table
+from lightning_r1.callbacks.wandb_tables import MOST_INCREMENTS
 from lightning_r1.experience.collect import Rollout
 from lightning_r1.modules.rollout_phase import RolloutPhase
 from lightning_r1.parallel.collectives import all_gather
 from lightning_r1.text.records import write_jsonl
-
-# the whole table is sent again each time
-_MOST_TABLE_ROWS = 400
 
 
 class RolloutRecorder(L.Callback):
@@ -30,7 +28,8 @@ class RolloutRecorder(L.Callback):
             that is made again after an interruption replaces its file.
         every: record every so many rollouts; 0 records none.
         show_at_steps: steps at which a few completions are printed.
-        table_rows: completions a rollout in the logger's table, where the logger has tables.
+        table_rows: completions of a rollout in the logger's table, where the logger has tables; 0 is no table. Of a
+            run of more than 100 rollouts every second or third or so is in it: W&B shows no more additions.
     """
 
     def __init__(
@@ -39,7 +38,6 @@ class RolloutRecorder(L.Callback):
         self.folder, self.every = Path(folder), every
         self.show_at_steps, self.table_rows = set(show_at_steps), table_rows
         self.recorded = 0
-        self.table: list[list[Any]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take up where the checkpoint stands."""
@@ -58,18 +56,17 @@ class RolloutRecorder(L.Callback):
             if trainer.is_global_zero:
                 records = [record for part in parts for record in part]
                 write_jsonl(self.folder / f"{self.recorded:05d}.jsonl", records)
-                self._log_table(trainer, records)
+                if (self.recorded - 1) % math.ceil(_rollouts(trainer, pl_module) / MOST_INCREMENTS) == 0:
+                    columns, rows = completion_table(records, list(pl_module.rewards.rewards), self.table_rows)
+                    grow_table(trainer, "completions", columns, rows, step=step)
         if step in self.show_at_steps and trainer.is_global_zero:
             show_completions(rollout.scored, step=step)
 
-    def _log_table(self, trainer: L.Trainer, records: list[dict[str, Any]]) -> None:
-        columns = ["step", "prompt", "completion", "reward", "advantage", "rewards"]
-        chosen = records[: self.table_rows]
-        rows = [[*(record[name] for name in columns[:-1]), json.dumps(record["rewards"])] for record in chosen]
-        self.table = (self.table + rows)[-_MOST_TABLE_ROWS:]
-        for logger in trainer.loggers:
-            if log_table := getattr(logger, "log_table", None):
-                log_table("completions", columns=columns, data=self.table)
+
+def _rollouts(trainer: L.Trainer, module: RolloutPhase) -> float:
+    """That the whole run makes."""
+    plan = module.rollout_plan
+    return max(1, int(trainer.max_steps)) / (plan.minibatches_per_rollout * plan.num_iterations)
 
 
 def _records(rollout: Rollout, step: int) -> list[dict[str, Any]]:

@@ -1,109 +1,272 @@
-"""Weights & Biases: online if somebody is logged in, offline otherwise, and never in the way."""
+"""Weights & Biases: online if somebody is logged in, offline otherwise, and never in the way.
+
+Nothing that W&B does can stop a run or hold it up: a server that cannot be reached makes the run an offline one, what
+fails later is told once and counted, and the end waits no longer than it was told to. All numbers stand in
+``metrics.csv`` besides.
+"""
 
 from __future__ import annotations
 
+import inspect
 import netrc
 import os
-from collections.abc import Iterator, Mapping
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_r1.callbacks.console import console
-from lightning_r1.parallel.interruption import interruption
+from lightning_r1.callbacks.source_state import save_sources, source_root
+from lightning_r1.callbacks.wandb_artifacts import Product, make_artifact
+from lightning_r1.callbacks.wandb_tables import GrowingTables
+from lightning_r1.parallel.interruption import Interrupted, interruption
+
+STEP = "global_step"
+MODES, ARTIFACTS = ("auto", "online", "offline"), ("none", "reference", "upload")
+# a cause that comes and goes does not send a message each time
+_ALERT_EVERY, _TITLE = timedelta(minutes=15), 63
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger, whose W&B run ends with the training.
+    """The W&B run of one run of ours: begun once, resumed under the same id, and ended when ours ends.
 
-    Lightning's own leaves it open, and whatever is trained next in this process, as in a pipeline, would
-    be written into it.
+    Lightning's own leaves it open, and whatever is trained next in this process, as in a pipeline, would be written
+    into it.
+
+    Args:
+        run_dir: gets the ``wandb`` folder.
+        offline: keep it here.
+        artifacts: what is told of models and traces: ``none``, ``reference`` (that and where they are) or ``upload``.
+        options: for ``wandb.init``.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, run_dir: Path, *, offline: bool, artifacts: str = "none", **options: Any) -> None:
+        super().__init__(save_dir=str(run_dir), offline=offline, **options)
         self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and wandb warns that it means nothing
+        self.run_dir, self.artifacts = run_dir, artifacts
+        self.tables = GrowingTables(run_dir / "wandb" / "tables.json", axis=STEP)
+        self.failures = 0
+        self._preempted = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, begun when it is first asked for."""
+        if self._experiment is None:
+            self._id = self._wandb_init["id"] = run_id(self.run_dir, str(self._name))
+            self._experiment = self._begin()
+            with self._harmless("describe the run"):
+                _define_axes(self._experiment)
+                save_sources(self._experiment)
+        return self._experiment
+
+    def _begin(self) -> Any:
+        import wandb
+
+        try:
+            run = wandb.init(mode="offline" if self._offline else "online", **self._wandb_init)
+            if not self._offline:
+                console.print(f"W&B: {run.url}", soft_wrap=True)
+            return run
+        except Exception as error:
+            wandb.teardown()  # what was begun holds the id
+            if self._offline:
+                console.print(f"W&B does not start ({_first_line(error)}); numbers are in metrics.csv", soft_wrap=True)
+                return wandb.init(mode="disabled")
+            console.print(f"W&B cannot be reached ({_first_line(error)}): {_sync(self.run_dir)}", soft_wrap=True)
+            self._offline = True
+            return self._begin()
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_hyperparams(self, params: Any) -> None:
+        """The run's config."""
+        with self._harmless("log the config"):
+            super().log_hyperparams(params)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Numbers of a step."""
-        with _while_it_lives():
-            super().log_metrics(metrics, step)
+        numbers = {name: value for name, value in metrics.items() if name != "epoch"}
+        with self._harmless("log numbers"):
+            self.experiment.log(numbers if step is None else {**numbers, STEP: step})
 
     @rank_zero_only
-    def alert(self, title: str, text: str) -> None:
+    def grow_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
+        """Add rows to a table of the run; what is in it stays."""
+        with self._harmless("log a table"), _staged_in(self.run_dir):
+            self.tables.grow(self.experiment, name, columns, rows, step=step)
+
+    @rank_zero_only
+    def start_at(self, step: int) -> None:
+        """Go on behind this step: rows of later ones are made again."""
+        self.tables.start_at(step)
+
+    @rank_zero_only
+    def uses(self, product: Product) -> None:
+        """Say that this run reads what another one left."""
+        if self.artifacts == "none":
+            return
+        with self._harmless(f"use {product.name}"), _staged_in(self.run_dir):
+            artifact = make_artifact(product, upload=self.artifacts == "upload")
+            # run.use_artifact() asks the server, waits for it, and refuses offline; this is what it does besides
+            self.experiment._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+    @rank_zero_only
+    def leaves(self, product: Product) -> None:
+        """Say what this run has made."""
+        if self.artifacts == "none":
+            return
+        with self._harmless(f"log {product.name}"), _staged_in(self.run_dir):
+            artifact = make_artifact(product, upload=self.artifacts == "upload")
+            self.experiment.log_artifact(artifact, aliases=[product.key] if product.key else None)
+
+    @rank_zero_only
+    def alert(self, title: str, text: str, level: str = "WARN") -> None:
         """Send a message to whoever watches the run, by mail or chat as they chose in W&B."""
-        self.experiment.alert(title=title, text=text, level="WARN")
+        with self._harmless("send an alert"):
+            self.experiment.alert(title=title[:_TITLE], text=text, level=level, wait_duration=_ALERT_EVERY)
 
     @rank_zero_only
     def preempted(self) -> None:
         """Say that the run goes on later: W&B shows it as preempted, not as failed."""
-        with _while_it_lives():
+        self._preempted = True
+        with self._harmless("mark the run"):
             self.experiment.mark_preempting()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the run."""
-        super().finalize(status)
-        if self._experiment is not None:
-            with _while_it_lives():
-                self._experiment.finish(exit_code=0 if status == "success" else 1)
+        """The trainer has ended. Ours may go on, with the model's export, unless it failed: see :meth:`end`."""
+
+    @rank_zero_only
+    def end(self, error: BaseException | None = None) -> None:
+        """End the run.
+
+        Args:
+            error: that ended it; an interruption is none to be told of.
+        """
+        if self._experiment is None:
+            return
+        if isinstance(error, Interrupted):
+            if not self._preempted:
+                self.preempted()
+        elif isinstance(error, Exception):
+            self.alert(f"run ended: {self._name}", f"{type(error).__name__}: {_first_line(error)}", level="ERROR")
+        with self._harmless("end the run"):
+            self._experiment.finish(exit_code=0 if error is None else 1)
+        if self.failures > 1:
+            console.print(f"W&B: {self.failures} calls failed; {_sync(self.run_dir)}", soft_wrap=True)
+        self._experiment = None
+
+    @contextmanager
+    def _harmless(self, what: str) -> Iterator[None]:
+        """Whatever W&B raises is told once and counted.
+
+        Its own process ends at SIGTERM, which Slurm sends to all of a job's: nothing is told of that.
+        """
+        try:
+            yield
+        except Exception as error:
+            if interruption.wanted:
+                return
+            self.failures += 1
+            if self.failures == 1:
+                said = f"W&B could not {what} ({type(error).__name__}: {_first_line(error)}); the run goes on"
+                console.print(f"{said}, and all numbers are in metrics.csv", soft_wrap=True)
+
+
+def _define_axes(run: Any) -> None:
+    """Numbers of a rollout over rollouts, all others over optimizer steps."""
+    run.define_metric(STEP)
+    run.define_metric("progress/rollouts", step_metric=STEP)
+    run.define_metric("rollout/*", step_metric="progress/rollouts")
+    run.define_metric("*", step_metric=STEP)
 
 
 @contextmanager
-def _while_it_lives() -> Iterator[None]:
-    """W&B's own process ends at SIGTERM, which Slurm sends to all of a job's: that must not keep the run from saving.
-
-    What is lost so stands in ``metrics.csv``.
-    """
+def _staged_in(run_dir: Path) -> Iterator[None]:
+    """W&B keeps copies of what it has still to upload at home, where another host may not find them."""
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(run_dir.resolve() / "wandb" / "data")
     try:
         yield
-    except Exception:
-        if not interruption.wanted:
-            raise
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
 
 
 def wandb_logger(
-    run_dir: Path, *, name: str, project: str = "lightning-r1", mode: str = "auto", **options: Any
-) -> WandbLogger:
+    run_dir: Path,
+    *,
+    name: str,
+    project: str = "lightning-r1",
+    mode: str = "auto",
+    init_timeout_s: float = 60,
+    finish_timeout_s: float = 600,
+    **options: Any,
+) -> RunLogger:
     """The run's W&B logger. It keeps its id across interruptions, so that one run stays one run.
 
     Args:
         run_dir: gets the ``wandb`` folder.
-        name: of the run, and its id.
+        name: of the run.
         project: in W&B.
         mode: ``auto``, ``online`` or ``offline``. ``auto`` is online with an API key (environment
             or ``wandb login``), offline without, and says how to sync.
-        options: more arguments for ``wandb.init`` (entity, group, tags, ...).
+        init_timeout_s: seconds after which a server that does not answer makes the run an offline one.
+        finish_timeout_s: seconds that the end waits for uploads; what is left then can be synced.
+        options: of :class:`RunLogger`, and for ``wandb.init`` (entity, group, job_type, tags, ...).
 
     Raises:
         ValueError: for another mode.
     """
-    if mode not in ("auto", "online", "offline"):
-        raise ValueError(f"logger.mode={mode!r}: expected auto, online or offline")
-    offline = mode == "offline" or (mode == "auto" and not logged_in())
+    if mode not in MODES:
+        raise ValueError(f"logger.wandb.mode={mode!r}: expected {', '.join(MODES)}")
+    offline = mode == "offline" or not (mode == "online" or logged_in())
     os.environ.setdefault("WANDB_SILENT", "true")  # one line of ours instead of a page
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it prints what it cannot report
     if offline:
         console.print(
-            f"W&B is offline{'' if mode == 'offline' else ' (not logged in)'}. "
-            f"To upload this run: wandb sync {run_dir}/wandb/offline-run-*",
-            soft_wrap=True,
+            f"W&B is offline{'' if mode == 'offline' else ' (not logged in)'}. {_sync(run_dir)}", soft_wrap=True
         )
     run_dir.mkdir(parents=True, exist_ok=True)
+    import wandb
+
     return RunLogger(
+        run_dir,
         name=name,
-        id=name.replace("/", "-"),
         project=project,
-        save_dir=str(run_dir),
         offline=offline,
         resume="allow",
-        log_model=False,
+        settings=wandb.Settings(init_timeout=init_timeout_s, finish_timeout=finish_timeout_s, git_root=source_root()),
+        reinit="finish_previous",
         **options,
     )
+
+
+def unknown_options(options: Mapping[str, Any]) -> list[str]:
+    """Those that neither :func:`wandb_logger` nor ``wandb.init`` takes."""
+    import wandb
+
+    known = {*inspect.signature(wandb_logger).parameters, *inspect.signature(wandb.init).parameters, "artifacts"}
+    return [name for name in options if name not in known - {"options", "run_dir", "id", "dir", "settings"}]
+
+
+def run_id(run_dir: Path, name: str) -> str:
+    """The id of the folder's run, made once: another run of the same name is another one, also in W&B."""
+    file = run_dir / "wandb" / "run_id"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[-100:]}-{secrets.token_hex(4)}\n")
+    return file.read_text().strip()
 
 
 def logged_in() -> bool:
@@ -118,3 +281,11 @@ def logged_in() -> bool:
         return netrc.netrc(file).authenticators(host) is not None
     except (FileNotFoundError, netrc.NetrcParseError):
         return False
+
+
+def _sync(run_dir: Path) -> str:
+    return f"To upload this run: wandb sync {run_dir}/wandb/offline-run-*"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,11 +31,13 @@ from lightning_r1.config.build_strategy import build_strategy, is_sharded
 from lightning_r1.config.checks import check_rules
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.schema import check_signatures
+from lightning_r1.config.tracking import build_run_logger
 from lightning_r1.data.rows import as_prompts
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.interruption import alone_with_ctrl_c
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.types import Prompt, Sampling
@@ -64,7 +67,13 @@ class Run:
             suite.start()
 
     def close(self) -> None:
-        """Let go of what the phase does in the background, of the rewards' processes, and of the engine's."""
+        """Let go of what the phase does in the background, of the rewards' processes, of the engine's, and of loggers.
+
+        Called while an error is handled, it is the run's end that they are told of.
+        """
+        for logger in self.trainer.loggers:
+            if end := getattr(logger, "end", None):
+                end(sys.exc_info()[1])
         self.module.close()
         for suite in self.suites:
             suite.close()
@@ -115,6 +124,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         scorer = build_scorer(config)
         started.callback(scorer.close)
         engine = build_engine(config, policy, codec)
+        started.callback(close, engine)
         tokenise(config, datamodule, codec)
         if config["phase"]["kind"] in ("rl", "distill"):
             suites.append(build_rewards(config, codec, scorer))
@@ -258,16 +268,13 @@ def _evaluation(
         seed=options["seed"],
         ks=options["ks"],
         folder=run_dir / "evaluations",
+        table_rows=config["callbacks"]["rollouts"]["table_rows"],
     )
 
 
 def _loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
     loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
-    if config["logger"]["wandb"] is not None:
-        from lightning_r1.callbacks.wandb_log import wandb_logger
-
-        logger = wandb_logger(run_dir, name=config["name"], **config["logger"]["wandb"])
-        logger.log_hyperparams(dict(config))
+    if (logger := build_run_logger(config)) is not None:
         loggers.append(logger)
     return loggers
 
@@ -290,6 +297,7 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    alone_with_ctrl_c(trainer.strategy.launcher)
     trainer._signal_connector, trainer._checkpoint_connector = KeepsHandlers(trainer), OneChoice(trainer)
     return trainer
 

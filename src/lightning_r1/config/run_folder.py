@@ -21,6 +21,8 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.reading import JOB_LOGS
 
 SUMMARY = "summary.json"
+MANIFEST = "manifest.json"
+"""What a node of a pipeline was made from."""
 # none of it changes a number but by rounding, except for answers that were left out because a reward failed, and for
 # which completions share a minibatch where other ranks go on
 _MAY_CHANGE = (

@@ -22,14 +22,12 @@ from rich.table import Table
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.config.run_folder import SUMMARY, provenance
+from lightning_r1.config.run_folder import MANIFEST, SUMMARY, provenance
 from lightning_r1.config.schema import check_signatures
 from lightning_r1.models.export import read_card
 from lightning_r1.parallel.interruption import interruption
 from lightning_r1.pipeline.artifacts import content_key
 from lightning_r1.pipeline.runners import Command, Runner
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def plan(pipeline: Mapping[str, Any], *, output_dir: str, extra: Sequence[str]) 
         pipeline: ``name`` and ``nodes``; a node has a ``verb`` (``train`` if not said), ``overrides`` and
             ``inputs`` (config path to ``<node>/<file>``), and follows the nodes it needs.
         output_dir: where folders go.
-        extra: overrides for every node whose verb has such a key: lessons of a teacher have no logger.
+        extra: overrides for every node whose verb has such a key: lessons of a teacher have no seed.
 
     Raises:
         ConfigError: for a node that needs one that does not come before it, or whose config is wrong: not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +31,9 @@ class TableLogger(Logger):
         super().__init__()
         self.tables: list[tuple[str, list[str], list[list[Any]]]] = []
 
-    def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
-        self.tables.append((key, columns, list(data)))
+    def grow_table(self, name: str, columns: list[str], rows: list[list[Any]], *, step: int) -> None:
+        assert all(row[0] == step for row in rows)
+        self.tables.append((name, columns, rows))
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Not here."""
@@ -170,20 +170,29 @@ def test_the_table_holds_some_completions_of_each_rollout(codec: Codec, tmp_path
     record(codec, tmp_path, steps=3, table_rows=2, loggers=[logger])
 
     assert [key for key, _, _ in logger.tables] == ["completions"] * 3
-    assert [[row[0] for row in data] for _, _, data in logger.tables] == [[1, 1], [1, 1, 2, 2], [1, 1, 2, 2, 3, 3]]
-    _, columns, data = logger.tables[-1]
-    lines = [line for name in files(tmp_path / "rollouts") for line in read_jsonl(tmp_path / "rollouts" / name)[:2]]
-    for row, line in zip(data, lines, strict=True):
-        cells = dict(zip(columns, row, strict=True))
-        assert json.loads(cells.pop("rewards")) == line["rewards"]
-        assert cells == {name: line[name] for name in ("step", "prompt", "completion", "reward", "advantage")}
+    assert [[row[0] for row in rows] for _, _, rows in logger.tables] == [[1, 1], [2, 2], [3, 3]]
+    # the first of each prompt: rows are spread over the rollout
+    lines = [
+        read_jsonl(tmp_path / "rollouts" / name)[place] for name in files(tmp_path / "rollouts") for place in (0, 3)
+    ]
+    for row, line in zip((row for _, _, rows in logger.tables for row in rows), lines, strict=True):
+        cells = dict(zip(logger.tables[0][1], row, strict=True))
+        assert cells == {
+            "step": line["step"], "group": line["prompt_id"], "prompt": line["prompt"],
+            "completion": line["completion"], "reward": line["reward"], **{f"reward/{name}": value for name, value in line["rewards"].items()},
+            "advantage": line["advantage"], "outcome": "ok", "finish_reason": line["finish_reason"],
+            "tokens": line["tokens"],
+        }  # fmt: skip
 
 
-def test_the_table_does_not_grow_for_ever(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts, "_MOST_TABLE_ROWS", 5)
+@pytest.mark.parametrize(("most", "updates", "kept"), [(100, 1, [1, 2, 3, 4, 5]), (2, 1, [1, 4]), (2, 2, [1, 5])])
+def test_a_long_run_has_some_of_its_rollouts_in_the_table(
+    most: int, updates: int, kept: list[int], codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "MOST_INCREMENTS", most)
     logger = TableLogger()
-    record(codec, tmp_path, steps=4, table_rows=2, loggers=[logger])
-    assert [row[0] for row in logger.tables[-1][2]] == [2, 3, 3, 4, 4]
+    record(codec, tmp_path, steps=5, table_rows=1, loggers=[logger], minibatches_per_rollout=updates)
+    assert [rows[0][0] for _, _, rows in logger.tables] == kept
 
 
 @pytest.mark.parametrize(("updates", "steps"), [(1, (1, 3)), (2, (1, 3)), (2, (2,)), (2, (4,)), (1, ())])
@@ -215,7 +224,7 @@ def test_the_first_rank_writes_for_all(
         fit(module, steps=1, folder=tmp_path)
 
     def record_rank(number: int) -> None:
-        trainer = SimpleNamespace(global_step=1, is_global_zero=number == 0, loggers=[])
+        trainer = SimpleNamespace(global_step=1, max_steps=1, is_global_zero=number == 0, loggers=[])
         recorders[number].on_train_batch_end(trainer, modules[number], None, None, 0)  # type: ignore[arg-type]
 
     on_ranks(monkeypatch, [rollouts], [lambda number=number: record_rank(number) for number in range(2)])

@@ -469,11 +469,11 @@ def test_the_miniature_is_planned_from_its_real_configs(tmp_path: Path) -> None:
     assert (base.name, r1_zero.name) == ("base", "r1_zero")
     assert r1_zero.parents == {"model.path": "base"}
     assert r1_zero.config["model"]["path"] == f"{base.folder}/model" == f"{tmp_path}/mini/base/model"
-    # each takes the overrides that its verb knows: a sampling job has no logger, lessons have no randomness
+    # each takes the overrides that its verb knows: lessons have no randomness
     taken = {node.command.verb: set(node.command.overrides) & {"logger=csv", "seed=7"} for node in nodes}
-    assert taken == {"train": {"logger=csv", "seed=7"}, "sample": {"seed=7"}, "teach": set()}
+    assert taken == {"train": {"logger=csv", "seed=7"}, "sample": {"logger=csv", "seed=7"}, "teach": {"logger=csv"}}
     for node in nodes:
-        assert node.config.get("logger") == ({"wandb": None} if node.command.verb == "train" else None), node.name
+        assert node.config.get("logger") == {"wandb": None}, node.name
         assert node.config.get("seed") == (7 if node.command.verb != "teach" else None), node.name
 
 
