@@ -30,6 +30,9 @@ from lightning_r1.models.tokenizer import number_tokenizer
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [row.question for row in coin_rows("heldout", size=6)]
 
+Endpoint = tuple[str, str]
+"""Address, and the model's name in requests."""
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,7 +40,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["vllm", "transformers"])
-def endpoint(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def endpoint(
+    request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
     log, server = tmp_path_factory.mktemp("server") / "log", request.param
     more = ["--max-model-len", "96", *SMALL] if server == "vllm" else ["--device", "cpu", "--dtype", "float32"]
 
@@ -47,20 +52,15 @@ def endpoint(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytes
         return [sys.executable, script, f"model.path={base}", "mode=endpoint", *endpoint]
 
     with http_server(command, log, {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}) as address:
-        yield f"{address}/v1"
+        # vLLM is told the run's name; transformers takes the folder
+        yield f"{address}/v1", base.parent.name if server == "vllm" else str(base)
 
 
-def model_of(endpoint: str, base: Path) -> str:
-    with urllib.request.urlopen(f"{endpoint}/models", timeout=60) as answer:
-        names = [model["id"] for model in json.load(answer)["data"]]
-    # vLLM is told the run's name; transformers takes the folder
-    return base.parent.name if base.parent.name in names else str(base)
-
-
-def ask(endpoint: str, base: Path, question: str, **more: Any) -> Any:
-    request = {"model": model_of(endpoint, base), "messages": [{"role": "user", "content": question}], **more}
+def ask(endpoint: Endpoint, question: str, **more: Any) -> Any:
+    url, model = endpoint
+    request = {"model": model, "messages": [{"role": "user", "content": question}], **more}
     header = {"Content-Type": "application/json"}
-    asked = urllib.request.Request(f"{endpoint}/chat/completions", json.dumps(request).encode(), header)
+    asked = urllib.request.Request(f"{url}/chat/completions", json.dumps(request).encode(), header)
     return urllib.request.urlopen(asked, timeout=300)
 
 
@@ -73,10 +73,10 @@ def greedy(base: Path, question: str) -> tuple[str, str]:
     return thinking, answer
 
 
-def test_thinking_and_answer_come_apart(endpoint: str, base: Path) -> None:
+def test_thinking_and_answer_come_apart(endpoint: Endpoint, base: Path) -> None:
     answers = set()
     for question in QUESTIONS:
-        with ask(endpoint, base, question, temperature=0.0, max_tokens=40) as reply:
+        with ask(endpoint, question, temperature=0.0, max_tokens=40) as reply:
             message = json.load(reply)["choices"][0]["message"]
         thinking = message.get("reasoning") or message.get("reasoning_content")  # the latter is transformers' name
         assert (thinking, message["content"]) == greedy(base, question)
@@ -85,9 +85,9 @@ def test_thinking_and_answer_come_apart(endpoint: str, base: Path) -> None:
     assert all(answer.startswith("<answer>") for answer in answers)
 
 
-def test_they_come_apart_in_a_stream_too(endpoint: str, base: Path) -> None:
+def test_they_come_apart_in_a_stream_too(endpoint: Endpoint, base: Path) -> None:
     heard = {"thinking": "", "content": ""}
-    with ask(endpoint, base, QUESTIONS[0], temperature=0.0, max_tokens=40, stream=True) as reply:
+    with ask(endpoint, QUESTIONS[0], temperature=0.0, max_tokens=40, stream=True) as reply:
         for line in map(bytes.decode, reply):
             if line.startswith("data: {") and (choices := json.loads(line.removeprefix("data: "))["choices"]):
                 delta = choices[0]["delta"]
@@ -111,3 +111,7 @@ def test_where_tags_are_no_tokens_vllm_reads_the_response_template(tmp_path: Pat
     assert reasoning_parser(again) == "hf"
     with pytest.raises(RuntimeError, match="could not locate"):
         ReasoningParserManager.get_reasoning_parser("deepseek_r1")(again)
+    parser = ReasoningParserManager.get_reasoning_parser("hf")(again)
+    prompt = codec.template.render("2?5?1=9")
+    assert not parser.is_reasoning_end(list(codec.encode(f"{prompt}2+5=7")))
+    assert parser.is_reasoning_end(list(codec.encode(f"{prompt}2+5=7</think>7")))

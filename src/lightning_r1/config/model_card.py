@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -33,8 +34,7 @@ def write_model_card(folder: Path, *, base: str | None = None) -> None:
     card = read_card(folder)
     if base is not None and (license := license_of(base)):
         card["license"] = license
-        _replace(folder / CARD, json.dumps(card, indent=2) + "\n")
-    _replace(folder / _README, _text(folder, card))
+    _write(folder, card, readme=True)
 
 
 def add_evaluation(path: str, summary: Mapping[str, Any]) -> None:
@@ -55,18 +55,30 @@ def add_evaluation(path: str, summary: Mapping[str, Any]) -> None:
 
 def _add(folder: Path, summary: Mapping[str, Any]) -> None:
     card, readme = read_card(folder), folder / _README
-    untouched = not readme.is_file() or readme.read_text(encoding="utf-8") == _text(folder, card)
+    untouched = not readme.is_file() or _digest(readme.read_text(encoding="utf-8")) == card.get("readme")
     done = card.setdefault("evaluations", {})
     for name, facts in summary["sets"].items():
         numbers = {key: value for key, value in summary["after"].items() if key.startswith(f"eval/{name}/")}
         how = {key: facts[key] for key in _HOW if key in facts}
         done[name] = {"how": how, "after": numbers, "commit": summary["commit"]}
-    _replace(folder / CARD, json.dumps(card, indent=2) + "\n")
+    _write(folder, card, readme=untouched)
     if untouched:
-        _replace(readme, _text(folder, card))
         console.print(f"scores are in {readme} too", soft_wrap=True)
     else:
         console.print(f"{readme} was edited by hand and is left; the scores are in {folder / CARD}", soft_wrap=True)
+
+
+def _write(folder: Path, card: dict[str, Any], *, readme: bool) -> None:
+    """The facts, and the file that tells them; by its digest an edited one is known later."""
+    if readme:
+        text = _text(folder, card)
+        card["readme"] = _digest(text)
+        _replace(folder / _README, text)
+    _replace(folder / CARD, json.dumps(card, indent=2) + "\n")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextmanager

@@ -107,6 +107,7 @@ class Chat:
             return
         seconds = time.perf_counter() - started
         end = "" if done.finish_reason == "stop" else "; ended by the limit of tokens"
+        end += "" if turn.answer else "; the thinking was not closed, so there is no answer"
         console.print(f"\n{done.tokens} tokens in {seconds:.1f} s{end}", style="dim")
         self.messages = [*messages, {"role": "assistant", "content": turn.answer}]
 

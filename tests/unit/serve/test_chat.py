@@ -141,7 +141,7 @@ def test_a_full_context_is_said(monkeypatch: pytest.MonkeyPatch, screen: io.Stri
     model = Scripted("</think>1", context=5)
     talk(monkeypatch, model, "six***", "one")
     assert "fills the model's context of 5 tokens; /reset begins anew" in " ".join(screen.getvalue().split())
-    assert "ended by the limit of tokens" in screen.getvalue()  # two tokens were left
+    assert "ended by the limit of tokens; the thinking was not closed" in screen.getvalue()  # two tokens were left
     assert [message["content"] for message in model.asked[0]] == ["one"]
 
 
