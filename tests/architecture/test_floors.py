@@ -62,6 +62,8 @@ THIRD_PARTY = {
     "trl": {"benchmarks"},
     "lingua": {"rewards"},
     "datasets": {"benchmarks", "data"},
+    "jsonschema": {"rewards"},
+    "referencing": {"rewards"},
     "reasoning_gym": {"data", "rewards"},
     "math_verify": {"rewards", "benchmarks"},
     "latex2sympy2_extended": {"rewards"},

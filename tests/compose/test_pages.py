@@ -22,7 +22,7 @@ import yaml
 
 from helpers import known
 from helpers.pages import PAGES, ROOT, Command, Fence, Place, anchors, commands, fences, files, links, spans, text_of
-from lightning_r1.config import compose
+from lightning_r1.config import conf_dir
 from lightning_r1.config.checks import RULES
 from lightning_r1.config.compose import compose_config
 from lightning_r1.config.errors import ConfigError
@@ -130,7 +130,7 @@ def at(folder_of: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(str(folder))
         if (folder / "conf").is_dir():
-            monkeypatch.setattr(compose, "CONF", folder / "conf")
+            monkeypatch.setattr(conf_dir, "CONF", folder / "conf")
         return folder
 
     yield go
@@ -223,6 +223,7 @@ def test_what_is_named_in_code_exists(page: str) -> None:
         ("model=qwen3 algo=dappo", r"algo=dappo: there is no conf/algo/dappo\.yaml; did you mean dapo\?"),
         ("reward=rules|rulez", r"reward=rulez: there is no conf/reward/rulez\.yaml"),
         ("src/lightning_r1/trian.py", r"did you mean src/lightning_r1/train\.py\?"),
+        ("rollout/think_length_men", "nothing is logged under this name"),
         ("lightning_r1.rewards.length.Cosine", "no such name in the package"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages: what it makes of a file, what it says, and what it looks like."""
+"""A headless Chromium for tests of pages: what it makes of a file, what it says, what can be done with it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def drive(file: Path, profile: Path, script: str, *, width: int = 1280) -> Any:
     Args:
         file: of the page.
         profile: a folder for the browser.
-        script: body of a function of ``view`` and ``page``, the frame's window and document; returns what JSON can hold.
-        width: of the frame, in pixels.
+        script: body of a function of ``view`` and ``page``, the frame's window and document; its result is JSON's.
+        width: of the frame.
     """
     host = file.with_name("host.html")
     frame = f'<iframe src="{file.name}" width="{width}" height="800" style="border: 0"></iframe><output></output>'
@@ -67,12 +67,6 @@ def drive(file: Path, profile: Path, script: str, *, width: int = 1280) -> Any:
     assert seen.console == []
     (told,) = seen.texts("output")
     return json.loads(told)
-
-
-def picture(file: Path, profile: Path, to: Path, *, window: str = "1280,1000") -> Path:
-    """A PNG of what the window shows."""
-    _run(profile, window, f"--screenshot={to}", "--hide-scrollbars", file.as_uri())
-    return to
 
 
 def _run(profile: Path, window: str, *arguments: str) -> subprocess.CompletedProcess[str]:

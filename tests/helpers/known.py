@@ -24,6 +24,7 @@ FREE += ("pipeline.nodes", "cluster.verbs", "benchmark.shapes", "data.rows.tasks
 """Keys below which names are the user's own."""
 FILES = ("json", "jsonl", "csv", "md", "py", "yaml", "html", "png", "parquet", "txt", "safetensors", "sh", "sbatch")
 FOLDERS = ("conf", "src", "recipes", "sbatch", "tests")
+LOGS = ("rollout", "policy", "optim", "perf", "time", "memory", "progress", "watchdog")
 _SEGMENT = r"[A-Za-z_]\w*"
 _KEY = re.compile(rf"[~+]{{0,2}}({_SEGMENT}(?:\.[\w*]+)+)(?:=.*)?")
 _CHOICE = re.compile(r"\+?([a-z_]+(?:/[a-z_]+)*)(?:@[\w.]+)?=(.+)")
@@ -78,8 +79,12 @@ def faults(text: str, written: set[str]) -> Iterator[str]:
         elif match := _CHOICE.fullmatch(word):
             yield from _choice_faults(match[1], match[2], written)
     for path in re.findall(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./*-]*", text):
-        if "..." not in path and path not in written and not any(ROOT.glob(path.rstrip("/"))):
+        own = "..." in path or re.search(r"(^|/)[A-Z]+\b(?!\.md)", path) or path in written  # the reader's
+        if not own and not any(ROOT.glob(path.rstrip("/"))):
             yield f"{path}: there is no such file; {nearest(path, map(str, _files()))}"
+    for name in re.findall(rf"^(?:{'|'.join(LOGS)})/\w+$", text):
+        if not re.search(rf"{name}\b|[\"']{name.partition('/')[2]}[\"']", _source()):
+            yield f"{name}: nothing is logged under this name; look into a run's metrics.csv"
     for path in re.findall(r"(?<![\w/.-])lightning_r1(?:\.\w+)+(?![\w/-])", text):
         if not _exists(path):
             yield f"{path}: there is no such name in the package; say where it is"
@@ -112,10 +117,10 @@ def _choice_faults(group: str, chosen: str, written: set[str]) -> Iterator[str]:
     folder = CONF / group
     if group.partition("/")[0] not in GROUPS or not folder.is_dir():
         return
-    choices = {file.stem for file in folder.glob("*.yaml")}
+    choices = {str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml")}
     choices |= {Path(file).stem for file in written if Path(file).parent == Path("conf") / group}
     for choice in re.split(r"[|,]", chosen.strip("[]")):
-        if re.fullmatch(r"[a-z]\w*", choice) and choice not in choices | {"null"}:
+        if re.fullmatch(r"[a-z]\w*(/\w+)*", choice) and choice not in choices | {"null"}:
             yield f"{group}={choice}: there is no conf/{group}/{choice}.yaml; {nearest(choice, choices)}"
 
 
@@ -129,6 +134,11 @@ def _files() -> tuple[Path, ...]:
     return tuple(
         file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*") if file.suffix != ".pyc"
     )
+
+
+@cache
+def _source() -> str:
+    return "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
 
 
 def _exists(path: str) -> bool:

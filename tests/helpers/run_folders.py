@@ -38,14 +38,13 @@ def sample(prompt: str, text: str, right: bool) -> dict[str, Any]:
 
 def leave_run(run_dir: Path, *, steps: int = 4, finished: bool = True, **config: Any) -> Path:
     """A run of RL: a rollout of two groups of two each step, evaluated before and after."""
-    name = run_dir.name
     run_dir.mkdir(parents=True)
-    settings = {"name": name, "phase": {"name": "r1_zero"}, "model": {"name": "mini"},
+    settings = {"name": run_dir.name, "phase": {"name": "r1_zero"}, "model": {"name": "mini"},
                 "algo": {"sampling": {"group_size": 2}}, "trainer": {"max_steps": steps if finished else 2 * steps},
                 **config}  # fmt: skip
     (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
-    first, last = ({"eval/easy/pass@1": value, "eval/easy/pass@1_low": value - 0.2, "eval/easy/pass@1_high": value + 0.2}
-                   for value in (0.25, 0.75))  # fmt: skip
+    name = "eval/easy/pass@1"
+    first, last = ({name: value, f"{name}_low": value - 0.2, f"{name}_high": value + 0.2} for value in (0.25, 0.75))
     middle = [
         {"step": step, "rollout/reward_mean": step / steps, "rollout/reward/accuracy": step / steps,
          "rollout/think_length_mean": 20.0 + step, "policy/entropy": 1.5 - step / steps, "time/rollout_s": 0.5,
@@ -74,8 +73,8 @@ def leave_pipeline(folder: Path, *, kept: bool = True) -> Path:
         "rl": {"overrides": [], "inputs": {"model.path": "base/model"}},
         "traces": {"verb": "sample", "overrides": [], "inputs": {"model.path": "rl/model", "other.path": "base/model"}},
     }
-    tables = {"columns": {"pass@1": "easy/pass@1"}, "compare": "easy", "rows": {"what RL did": ["base", "rl", "traces"]},
-              "note": "of four problems"}  # fmt: skip
+    rows = {"what RL did": ["base", "rl", "traces"]}
+    tables = {"columns": {"pass@1": "easy/pass@1"}, "compare": "easy", "rows": rows, "note": "of four problems"}
     for name in ("base", "rl"):
         leave_run(folder / name)
         parents = {

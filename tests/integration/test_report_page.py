@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from PIL import Image
-
-from helpers.browser import browse, drive, needs_browser, picture
+from helpers.browser import browse, drive, needs_browser
 from helpers.run_folders import leave_pipeline, leave_run, record, sample
 from lightning_r1.report.difference_page import write_difference_page
 from lightning_r1.report.pipeline_page import write_pipeline_page
@@ -80,14 +78,6 @@ def test_two_runs_are_overlaid(tmp_path: Path) -> None:
     assert seen.console == []
     assert [key[:3] for key in seen.texts("button", "key")[:2]] == ["oth", "one"]
     assert seen.texts("button", "kind") == ["learned 0", "lost 0", "still wrong 1", "still right 3"]
-
-
-def test_a_phone_sees_it_whole(tmp_path: Path) -> None:
-    page = write_run_page(leave_run(tmp_path / "run"))
-    with Image.open(picture(page, tmp_path / "profile", tmp_path / "phone.png", window="500,900")) as image:
-        assert image.size == (500, 900)
-        colours = image.convert("RGB").getcolors(maxcolors=1 << 24) or []
-    assert len(colours) > 20  # text and tiles, not an empty page
 
 
 def test_nothing_is_wider_than_a_small_phone(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def build_evaluation_sets(config: Mapping[str, Any], codec: Codec) -> list[Evalu
     Raises:
         ConfigError: if a set is empty or a prompt fills the model's context.
     """
-    options, context = config["eval"], context_length(config["model"]["path"])
+    options, context = config["eval"], context_length(config["model"]["path"], config["model"].get("context"))
     sampling: Sampling = instantiate(options["sampling"])
     sets = []
     for name, prompts in build_sets(config, codec, limit=config["limit"]).items():

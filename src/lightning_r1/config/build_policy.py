@@ -55,16 +55,16 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
     """
     model, codec = config["model"], build_codec(config)
     options = {name: model[name] for name in ("dtype", "attention", "dropout")} | {"computes_in": computes_in(config)}
-    kind = model.get("adapter")
+    kind, context = model.get("adapter"), model.get("context")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
             made = build_model(model["architecture"], codec.tokenizer, **options)
     else:
         with loading(model["path"]):
             made = (
-                hollow_model(model["path"], **options)
+                hollow_model(model["path"], context=context, **options)
                 if hollow
-                else load_model(model["path"], four_bit=kind == "qlora", **options)
+                else load_model(model["path"], context=context, four_bit=kind == "qlora", **options)
             )
     base = None
     if kind:

@@ -26,11 +26,27 @@ def an_environments_engine_stops_at_texts(config: Config) -> None:
     target = get(config, "rollout._target_")
     if get(config, "environment") is None or target is None:
         return
-    if not getattr(locate(target, "rollout._target_"), "stops_at_texts", False):
+    engine = locate(target, "rollout._target_")
+    if not (getattr(engine, "stops_at_texts", False) or getattr(engine, "pauses_at_texts", False)):
         raise ConfigError(
-            f"environment: rollout._target_={target} does not stop where a call ends; choose rollout=group (or hf), or "
-            "environment=none"
+            f"environment: rollout._target_={target} does not stop where a call ends; choose rollout=group, hf or vllm, "
+            "or environment=none"
         )
+
+
+def texts_end_completions_where_they_are_looked_for(config: Config) -> None:
+    """An engine that looks for no texts would pass over them, or end at what only resembles one."""
+    target = get(config, "rollout._target_")
+    if get(config, "environment") is not None or target is None:
+        return
+    engine = locate(target, "rollout._target_")
+    for key in ("algo.sampling", "eval.sampling", "sample.sampling"):
+        stop = get(config, f"{key}.stop")
+        if stop and not getattr(engine, "stops_at_texts", False):
+            raise ConfigError(
+                f"{key}.stop={stop}: rollout._target_={target} does not look for texts; choose rollout=group or hf, or "
+                "stop at a token (template.stop)"
+            )
 
 
 def an_episode_has_room_for_replies(config: Config) -> None:
@@ -54,5 +70,6 @@ def an_episode_has_room_for_replies(config: Config) -> None:
 ENVIRONMENT_RULES = (
     an_environment_answers_someone,
     an_environments_engine_stops_at_texts,
+    texts_end_completions_where_they_are_looked_for,
     an_episode_has_room_for_replies,
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,15 @@ def add_evaluation(path: str, summary: Mapping[str, Any]) -> None:
         summary: of an evaluation.
     """
     folder = Path(path)
-    card = read_card(folder)
-    if "kind" not in card or not os.access(folder, os.W_OK):
+    if "kind" not in read_card(folder) or not os.access(folder, os.W_OK):
         return
-    readme = folder / _README
-    untouched = not readme.is_file() or readme.read_text() == _text(folder, card)
+    with _held(folder):  # several sets are evaluated at once, in jobs of their own
+        _add(folder, summary)
+
+
+def _add(folder: Path, summary: Mapping[str, Any]) -> None:
+    card, readme = read_card(folder), folder / _README
+    untouched = not readme.is_file() or readme.read_text(encoding="utf-8") == _text(folder, card)
     done = card.setdefault("evaluations", {})
     for name, facts in summary["sets"].items():
         numbers = {key: value for key, value in summary["after"].items() if key.startswith(f"eval/{name}/")}
@@ -61,6 +67,18 @@ def add_evaluation(path: str, summary: Mapping[str, Any]) -> None:
         console.print(f"scores are in {readme} too", soft_wrap=True)
     else:
         console.print(f"{readme} was edited by hand and is left; the scores are in {folder / CARD}", soft_wrap=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Alone with a folder, where its file system can lock one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def license_of(base: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Codec:
         self._close_id = self._token(template.tags.think_close)
         tags = template.tags
         marks = (tags.think_open, tags.think_close, tags.answer_open, tags.answer_close)
+        self._completing: dict[tuple[str, ...], tuple[int, ...]] = {}
         self._reserved = {*self.stop_ids, *tokenizer.all_special_ids, *self.tokens_of(marks)}
 
     def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, **facts: Any) -> Prompt:
@@ -87,6 +88,14 @@ class Codec:
         while kept and kept[-1] in hidden:
             kept.pop()
         return self.template.completion_text(self.decode(kept))
+
+    def completing(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Every token that may complete one of some texts: those in which the last character of one stands."""
+        ends = tuple(sorted({text[-1] for text in texts}))
+        if ends not in self._completing:
+            tokens = ((token, self.decode([token])) for token in sorted(self.tokenizer.get_vocab().values()))
+            self._completing[ends] = tuple(token for token, text in tokens if any(end in text for end in ends))
+        return self._completing[ends]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of some tokens, special ones included."""

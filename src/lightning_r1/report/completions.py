@@ -17,6 +17,7 @@ ROLLOUTS = 32
 CHARACTERS = 2_400_000
 """Of completions that a page holds at most, shared by its rollouts."""
 _LEAST_OF_A_TEXT = 600
+_TOLD = 4  # times that one cause was told, whose rollouts are taken
 _READ_BYTES = 2 * 2**20  # of one rollout's file: reading a large run must not take minutes
 
 Group = list[dict[str, Any]]
@@ -81,7 +82,10 @@ def choose(numbers: Sequence[int], curves: Mapping[str, Curve], most: int = ROLL
         steps, values = curves.get(name, ([], []))
         if finite := [(value, step) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]:
             extreme.append(rollout_at.get(pick(finite)[1]))
-    kept = {number for number in extreme if number in set(numbers)} | {numbers[0], numbers[-1]}
+    for name, (steps, values) in curves.items():
+        if name.startswith("watchdog/"):
+            extreme += [rollout_at.get(step) for step, told in zip(steps, values, strict=True) if told][:_TOLD]
+    kept = set([number for number in extreme if number in set(numbers)][: most // 2]) | {numbers[0], numbers[-1]}
     spread = most - len(kept)
     for place in range(spread):
         kept.add(numbers[round(place * (len(numbers) - 1) / max(1, spread - 1))])
@@ -112,15 +116,14 @@ def _groups(records: Sequence[Mapping[str, Any]], group_size: int | None) -> lis
 
 
 def _pick(groups: list[Group], room: int) -> list[tuple[Group, str]]:
-    """The groups that a person would look at, with the reason, as many as there is room for; in the file's order."""
-    place = {id(group): number for number, group in enumerate(groups)}
+    """The groups that a person would look at first, with the reason, then others, as many as there is room for."""
     picked: dict[int, tuple[Group, str]] = {}
     for group, why in _notable(groups):
         size = sum(min(len(record["completion"]), 4 * _LEAST_OF_A_TEXT) for record in group)
         if id(group) not in picked and (not picked or size <= room):
             picked[id(group)] = (group, why)
             room -= size
-    return sorted(picked.values(), key=lambda chosen: place[id(chosen[0])])
+    return list(picked.values())
 
 
 def _notable(groups: list[Group]) -> Iterator[tuple[Group, str]]:

@@ -103,14 +103,14 @@ def _order(layers: list[list[str]], above: Mapping[str, list[str]], below: Mappi
             layers[level].sort(
                 key=lambda name: (_mean([place[other] for other in neighbours[name]], own[name]), own[name])
             )
-        if (crossings := _crossings(layers, below)) < fewest:
-            best, fewest = [list(layer) for layer in layers], crossings
+        exchanged = [list(layer) for layer in layers]
+        if (crossings := _exchange(exchanged, below)) < fewest:
+            best, fewest = exchanged, crossings
     layers[:] = best
-    _exchange(layers, below)
 
 
-def _exchange(layers: list[list[str]], below: Mapping[str, list[str]]) -> None:
-    """Neighbours change places as long as that takes a crossing away."""
+def _exchange(layers: list[list[str]], below: Mapping[str, list[str]]) -> int:
+    """Neighbours change places as long as that takes a crossing away; how many are left."""
     fewest, better = _crossings(layers, below), True
     while better:
         better = False
@@ -121,6 +121,7 @@ def _exchange(layers: list[list[str]], below: Mapping[str, list[str]]) -> None:
                     fewest, better = crossings, True
                 else:
                     layer[place : place + 2] = layer[place + 1], layer[place]
+    return fewest
 
 
 def _crossings(layers: Sequence[Sequence[str]], below: Mapping[str, list[str]]) -> int:

@@ -48,7 +48,7 @@ def before_and_after(folder: Path) -> list[Pair]:
         if len(files) > 1:
             steps = list(files)
             pairs.append(_pair(name, files[steps[0]], files[steps[-1]], (f"step {steps[0]}", f"step {steps[-1]}")))
-    return [pair for pair in pairs if pair.first]
+    return _largest_first(pairs)
 
 
 def of_two(first: Path, second: Path, labels: tuple[str, str]) -> list[Pair]:
@@ -59,7 +59,11 @@ def of_two(first: Path, second: Path, labels: tuple[str, str]) -> list[Pair]:
         for name in here
         if name in there
     ]
-    return [pair for pair in pairs if pair.first]
+    return _largest_first(pairs)
+
+
+def _largest_first(pairs: Iterable[Pair]) -> list[Pair]:
+    return sorted((pair for pair in pairs if pair.first), key=lambda pair: -len(pair.first))
 
 
 def _pair(name: str, first: Path, second: Path, labels: tuple[str, str]) -> Pair:

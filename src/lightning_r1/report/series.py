@@ -40,7 +40,7 @@ def thinned(values: Sequence[float], most: int) -> list[int]:
         most: places that are kept at most; at least 4.
 
     >>> thinned([0, 9, 1, 2, 1, -9, 1, 0], 6)
-    [0, 1, 5, 7]
+    [0, 1, 4, 5, 7]
     """
     count = len(values)
     if count <= most:

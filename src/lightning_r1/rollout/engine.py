@@ -42,7 +42,11 @@ class RolloutEngine(Protocol):
     beside_training: bool
     """Whether :meth:`generate` may run in a thread while the policy trains: it samples from weights of its own,
     those of the last :meth:`sync_weights`, and draws no number from torch's global generator. An engine in this
-    process that only lacks the weights says so with ``can_have_own_weights = True``, and is given a copy."""
+    process that only lacks the weights says so with ``can_have_own_weights = True``, and is given a copy.
+
+    An engine that ends completions at :attr:`.Sampling.stop` says so with ``stops_at_texts = True``; one that ends
+    them wherever one of these may have been completed, with ``pauses_at_texts = True``: an environment's episodes
+    (:mod:`.episodes`) go on from there."""
 
     def generate(
         self,

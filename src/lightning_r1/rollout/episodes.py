@@ -54,7 +54,7 @@ class EpisodeEngine:
     """Samples episodes from an engine that samples turns.
 
     Args:
-        engine: stops at texts (``stops_at_texts``).
+        engine: ends turns at texts, or pauses where one may stand (see :class:`.RolloutEngine`).
         environment: answers.
         codec: template and tokenizer.
         budget: of each episode.
@@ -120,7 +120,10 @@ class _Writing:
     logprobs: list[float] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     replies: list[ReplyKind] = field(default_factory=list)
-    turns: int = 0
+    pieces: int = 0
+    """Completions of the engine that it is made of: its turns, and more where an engine pauses within one."""
+    began: int = 0
+    """Its token at which the turn began."""
     asked: Asked[Reply | None] | None = None
     finish_reason: FinishReason | None = None
     policy_version: int = 0
@@ -149,6 +152,8 @@ class _Rollout:
         self.replies, self.progress, self.finished = replies, progress, finished
         self.of_turn = replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *self.environment.stops))))
         self.episodes = [list(self._open(index, prompt)) for index, prompt in enumerate(prompts)]
+        pausing = getattr(self.engine, "pauses_at_texts", False)
+        self.pauses = frozenset(self.codec.completing(self.of_turn.stop) if pausing else ())
         self.over = self.given = self.failed = 0
 
     def _open(self, index: int, prompt: Prompt) -> Iterator[_Writing]:
@@ -176,7 +181,7 @@ class _Rollout:
             )
             for writing in going_on
         ]
-        seeds = [seed_for(self.seeds[one.index], "turn", one.place, one.turns) for one in going_on]
+        seeds = [seed_for(self.seeds[one.index], "turn", one.place, one.pieces) for one in going_on]
 
         def written(index: int, group: Group) -> None:
             self._take(going_on[index], group.completions[0])
@@ -198,15 +203,18 @@ class _Rollout:
         return [self._group(index) for index in range(len(self.prompts))]
 
     def _take(self, writing: _Writing, completion: Completion) -> None:
-        """What a turn gave: an end, or a call."""
+        """What the engine wrote: to the end, to a call, or to a pause within the turn."""
         writing.add(completion.token_ids, completion.logprobs, sampled=True)
-        writing.turns += 1
+        writing.pieces += 1
         writing.policy_version = completion.policy_version
-        turn = self.codec.decode(completion.token_ids)
-        calls = any(stop in turn for stop in self.environment.stops)
-        if not calls or completion.finish_reason == "length" or any(stop in turn for stop in self.sampling.stop):
-            self._end(writing, completion.finish_reason)
-        elif writing.turns == self.budget.max_turns or self._room(writing) < 1:
+        turn, room = self.codec.decode(writing.token_ids[writing.began :]), self._room(writing)
+        if any(stop in turn for stop in self.sampling.stop):
+            self._end(writing, "stop")
+        elif not any(stop in turn for stop in self.environment.stops):
+            paused = completion.finish_reason == "length" and room > 0 and completion.token_ids[-1] in self.pauses
+            if not paused:
+                self._end(writing, completion.finish_reason)
+        elif len(writing.replies) + 1 == self.budget.max_turns or room < 1:
             self._end(writing, "length")
         else:
             text, episode = self.codec.completion_text(writing.token_ids), writing.episode
@@ -245,6 +253,7 @@ class _Rollout:
             self._end(writing, "length")  # nothing could be written behind it
         else:
             writing.add(ids, [0.0] * len(ids), sampled=False)
+            writing.began = len(writing.token_ids)
 
     def _room(self, writing: _Writing) -> int:
         return self.sampling.budget(writing.prompt) - len(writing.token_ids)

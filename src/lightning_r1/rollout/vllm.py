@@ -60,6 +60,7 @@ class VLLMEngine:
     """
 
     exact = False
+    pauses_at_texts = True  # it knows tokens alone, and stops at all that may complete a text
     beside_training = False  # it shares the GPU, and sleeps while the policy trains
 
     def __init__(
@@ -109,7 +110,8 @@ class VLLMEngine:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
         self.wake()
         asked = [sampling_of(prompt, sampling) for prompt in prompts]
-        parameters = [vllm_parameters(of, seed, self.codec.stop_ids) for of, seed in zip(asked, seeds, strict=True)]
+        stops = (*self.codec.stop_ids, *self.codec.completing(sampling.stop))
+        parameters = [vllm_parameters(of, seed, stops) for of, seed in zip(asked, seeds, strict=True)]
         self._call("adding prompts", lambda: self._add(prompts, parameters))
         groups: dict[int, Group] = {}
         while len(groups) < len(prompts):
@@ -120,7 +122,7 @@ class VLLMEngine:
                     for one in sorted(output.outputs, key=lambda one: one.index)
                 ]
                 rows = whole_group(rows, asked[index], f"vLLM, prompt {prompts[index].id}")
-                groups[index] = as_group(prompts[index], self.codec, rows, self.version)
+                groups[index] = as_group(prompts[index], self.codec, rows, self.version, sampling.stop)
                 if finished:
                     finished(index, groups[index])
                 if progress:

@@ -101,6 +101,9 @@ def test_the_summary_names_every_node(fakes: list[str], tmp_path: Path) -> None:
     assert summary["nodes"].keys() == {"base", "rl"}
     assert summary["nodes"]["rl"].keys() == {"key", "status", "seconds", "path", "eval"}
     assert summary["nodes"]["rl"]["eval"] == SCORES
+    page = (tmp_path / "small" / "report.html").read_text()
+    assert "finished, 2 nodes" in page
+    assert "held-out scores" in page  # its tables are known from the config that is kept beside it
     assert not list(tmp_path.rglob("*.partial"))
 
 

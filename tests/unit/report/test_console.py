@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers.console import said
+from helpers.run_folders import log
 from lightning_r1.callbacks.console import console
-from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.report import curves as curves_module
 from lightning_r1.report.console import evaluation_tables, show, side_by_side
@@ -21,14 +21,6 @@ from lightning_r1.report.curves import PANELS, draw_curves
 from lightning_r1.report.read import read_curves
 from lightning_r1.report.series import running_mean
 from lightning_r1.text.records import write_jsonl
-
-
-def log(run_dir: Path, *rows: dict[str, float]) -> None:
-    """A ``metrics.csv`` with these rows; ``step`` is one of the numbers."""
-    metrics = MetricsCSV(run_dir / "metrics.csv")
-    metrics.start_at(0)
-    for row in rows:
-        metrics.log_metrics({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
 
 
 def trained(run_dir: Path, steps: int = 80) -> None:

@@ -1,5 +1,5 @@
 // Curves: a chart for each quantity, one cursor for all of them, values in the legend.
-const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+const MARGIN = { left: 46, right: 16, top: 8, bottom: 20 };
 const HEIGHT = 170;
 const drawn = new Set();
 const range = { from: 0, to: 1 };

@@ -13,3 +13,11 @@ const openLinked = () => {
 };
 addEventListener("hashchange", openLinked);
 openLinked();
+
+// a window that is narrower than the graph begins with its first node
+const graphPlace = document.querySelector(".graph");
+const firstNode = graphPlace && graphPlace.querySelector("a");
+if (firstNode) {
+  const box = firstNode.getBoundingClientRect(), frame = graphPlace.getBoundingClientRect();
+  graphPlace.scrollLeft = (box.left + box.right) / 2 - (frame.left + frame.right) / 2;
+}
