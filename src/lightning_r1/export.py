@@ -15,6 +15,7 @@ from lightning_r1.callbacks.checkpoint import newest_checkpoint
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.card_facts import card_facts
+from lightning_r1.config.checks import model_path_exists
 from lightning_r1.config.ending import tell_export
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.model_card import write_model_card
@@ -44,6 +45,7 @@ def export(config: Mapping[str, Any]) -> Path:
     trained = kept_config(run_dir)
     if trained["phase"]["kind"] == "reward_model":
         raise ConfigError(f"run={run_dir}: it trains a reward model, which is exported when the run is finished")
+    model_path_exists(trained)
     saved = _checkpoint(run_dir / "checkpoints", config["step"])
     codec, policy = build_policy(trained)
     base = getattr(policy, "base", None)
