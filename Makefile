@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-gpu test-vllm test-slurm lint bench bench-gpu clean
+.PHONY: help install install-dev demo test test-gpu test-vllm test-slurm test-harness lint bench bench-gpu clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -25,9 +25,16 @@ $(BIN)/bwrap: $(VENV)/.base
 	@command -v bwrap > /dev/null || { cd $$(mktemp -d) && apt-get download -qq bubblewrap && dpkg-deb -x bubblewrap_*.deb . \
 		&& install -m 755 usr/bin/bwrap $(abspath $@); } || echo "bubblewrap is not to be had here: its tests are left out"
 
+# A browser in which the report is tested; with its many libraries it can only be installed, which needs root.
+$(VENV)/.browser: $(VENV)/.base
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install --yes -qq chromium; } > /dev/null 2>&1 \
+		|| echo "chromium is not to be had here: the tests of report.html in a browser are left out"
+	@touch $@
+
 install: $(VENV)/.base  ## set up a virtual environment with the base dependencies
 
-install-dev: $(VENV)/.dev $(BIN)/bwrap  ## the same with what tests and benchmarks need
+install-dev: $(VENV)/.dev $(BIN)/bwrap $(VENV)/.browser  ## the same with what tests and benchmarks need
 
 demo: install  ## the whole R1 pipeline in miniature on two CPU cores
 	$(BIN)/python recipes/pipeline.py pipeline=mini runner=subprocess workers=2
@@ -51,6 +58,11 @@ test-vllm:  ## the tests with a real vLLM, in the environment VLLM_VENV=.venv-vl
 	@$(VLLM_VENV)/bin/python -c 'import vllm.version, lightning_r1' || { echo "vLLM 0.32 or lightning_r1 cannot be imported in" \
 		"$(VLLM_VENV): install both there, or name another environment: make test-vllm VLLM_VENV=..."; exit 1; }
 	HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest --quiet -m vllm tests/with_vllm
+
+# Not among what `make test` installs: scikit-learn, scipy and nltk, 340 MB, for one test.
+test-harness: install-dev  ## an exported model scored by lm-evaluation-harness
+	$(BIN)/python -m pip install --quiet --editable '.[harness]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m harness tests/with_harness
 
 lint: install-dev  ## ruff and mypy
 	$(BIN)/ruff check .

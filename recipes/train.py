@@ -7,6 +7,7 @@
 The same command again goes on where the run stopped.
 """
 
+from pathlib import Path
 from typing import Any
 
 from lightning_r1.config.compose import recipe
@@ -15,9 +16,13 @@ from lightning_r1.config.compose import recipe
 @recipe("train")
 def main(config: dict[str, Any]) -> None:
     """Import late: ``--help`` should not wait for torch."""
+    from lightning_r1.config.ending import tell_training
+    from lightning_r1.report.console import leave_report
     from lightning_r1.train import train
 
-    train(config)
+    if summary := train(config):  # the first rank's
+        leave_report(Path(config["paths"]["run_dir"]))
+        tell_training(config, summary)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ from lightning_r1.config.build_evaluation import (
 from lightning_r1.config.build_graders import build_grader
 from lightning_r1.config.build_policy import build_codec
 from lightning_r1.config.build_rewards import build_scorer
+from lightning_r1.config.ending import tell_evaluation
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
-from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.model_card import add_evaluation
+from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
 from lightning_r1.config.tracking import tracked
 from lightning_r1.evaluation.comparison import Comparison, compare
 from lightning_r1.evaluation.evaluator import check_prompts, grade_again, sample
@@ -95,10 +97,10 @@ def _evaluate(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str
     finished = finished or {}
     if rank() == 0:
         console.print(scores(finished))
-        console.print(f"samples in {run_dir / 'samples'}, numbers in {run_dir / SUMMARY}", soft_wrap=True)
         if config["compare"] is not None:
             results = _compare(run_dir, Path(config["compare"]))
             console.print(comparisons(results, here=run_dir, there=config["compare"]))
+        tell_evaluation(config)
     return finished
 
 
@@ -172,6 +174,7 @@ def _finish(
     }
     keep_config(run_dir, config)  # graded anew, its sets may be others
     write_summary(run_dir, summary)
+    add_evaluation(config["model"]["path"], summary)
     return summary
 
 

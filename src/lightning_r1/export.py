@@ -14,7 +14,10 @@ from torch import nn
 from lightning_r1.callbacks.checkpoint import newest_checkpoint
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.build_policy import build_policy
+from lightning_r1.config.card_facts import card_facts
+from lightning_r1.config.ending import tell_export
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.model_card import write_model_card
 from lightning_r1.config.run_folder import kept_config, provenance
 from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.export import export_adapter, export_model
@@ -47,11 +50,13 @@ def export(config: Mapping[str, Any]) -> Path:
     check_base(facts_of(saved.path).get("base"), base and base.told())
     read_parts(nn.ModuleDict({"policy": policy}), source_of(saved.path))
     folder = run_dir / f"step-{saved.step:07d}" / "model"
-    card = {"phase": trained["phase"]["name"], "model": trained["model"]["name"], "steps": saved.step, **provenance()}
+    so_far = {"phase": trained["phase"]["name"], "model": trained["model"]["name"], "steps": saved.step, **provenance()}
+    card = card_facts(trained, so_far)
     export_model(policy, codec, folder, card=card, weights=whole_weights(policy.model, keep=True))
+    write_model_card(folder, base=trained["model"]["path"])
     if adapter := adapter_weights(policy.model):
         export_adapter(policy, folder.with_name("adapter"), adapter)
-    console.print(f"model of step {saved.step} in {folder}", soft_wrap=True)
+    tell_export(trained, folder, saved.step)
     return folder
 
 

@@ -22,9 +22,10 @@ from rich.table import Table
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_sampling import LabellingJob, SamplingJob, build_sampling, check_sampling
+from lightning_r1.config.ending import tell_sampling
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
-from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
+from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
 from lightning_r1.config.tracking import numbers_in, tell_products, tracked
 from lightning_r1.data.preferences import length_balance
 from lightning_r1.experience.labelling import balance_lengths, label_pairs
@@ -78,8 +79,7 @@ def _sample(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, 
     finished = finished or {}
     if rank() == 0:
         console.print(_table(finished))
-        kept, file = ("traces", TRACES) if "traces" in finished else ("pairs", PAIRS)
-        console.print(f"{kept} in {run_dir / file}, numbers in {run_dir / SUMMARY}", soft_wrap=True)
+        tell_sampling(config, run_dir / (TRACES if "traces" in finished else PAIRS), finished)
     return finished
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from lightning_r1.callbacks.console import console, quiet, told_progress
 from lightning_r1.config.build_evaluation import launch
 from lightning_r1.config.build_teaching import TeachingJob, build_teaching, check_teaching, trace_parts
+from lightning_r1.config.ending import tell_teaching
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.folder_lock import hold_together
 from lightning_r1.config.run_folder import keep_config, provenance, take_folder, write_summary
@@ -62,9 +63,7 @@ def _teach(config: Mapping[str, Any], run_dir: Path, device: Any) -> dict[str, A
                 log.log_metrics(numbers_in(finished, "teach"))
                 tell_products([log], run_dir)
     if rank() == 0:
-        console.print(
-            f"{finished['lessons']:,} lessons of {finished['tokens']:,} tokens in {run_dir / LESSONS}", soft_wrap=True
-        )
+        tell_teaching(config, run_dir / LESSONS, finished)
     return finished
 
 

@@ -18,8 +18,11 @@ from lightning_r1.callbacks.checkpoint import Saved, newest_checkpoint
 from lightning_r1.callbacks.console import console, quiet
 from lightning_r1.callbacks.requeue import leave_together, let_ranks_end
 from lightning_r1.config.build import Run, build, check
+from lightning_r1.config.card_facts import card_facts
 from lightning_r1.config.folder_lock import hold
 from lightning_r1.config.leaving import leave
+from lightning_r1.config.machine import check_machine, check_space
+from lightning_r1.config.model_card import write_model_card
 from lightning_r1.config.run_folder import SUMMARY, keep_config, provenance, take_folder, write_summary
 from lightning_r1.config.tracking import tell_products
 from lightning_r1.models.adapter import numel, trainable_parameters
@@ -43,6 +46,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             saved, and a Slurm job is requeued.
     """
     check(config)
+    check_machine(config)
     run_dir = Path(config["paths"]["run_dir"])
     first = not getattr(rank_zero_only, "rank", 0)
     with interruption.listening(), ExitStack() as held:
@@ -77,6 +81,7 @@ def _finished(config: Mapping[str, Any]) -> dict[str, Any] | None:
 def _fit(run: Run) -> dict[str, Any]:
     """Train to the end."""
     run_dir, config = run.run_dir, run.config
+    check_space(run)
     run.start()
     saved = None  # rank 0 tells the others
     if not getattr(rank_zero_only, "rank", 0):
@@ -131,11 +136,10 @@ def _finish(run: Run) -> dict[str, Any]:
         "after": run.evaluation.after if run.evaluation else {},
         **provenance(),
     }
-    card = {name: summary[name] for name in ("phase", "model", "steps", "commit", "versions")}
-    run.module.export(model_dir, card=card)
+    run.module.export(model_dir, card=card_facts(config, summary) if trainer.is_global_zero else {})
     if not trainer.is_global_zero:
         return {}
+    write_model_card(model_dir, base=config["model"]["path"])
     write_summary(run.run_dir, summary)
     tell_products(trainer.loggers, run.run_dir)
-    console.print(f"model in {model_dir}, numbers in {run.run_dir / SUMMARY}", soft_wrap=True)
     return summary

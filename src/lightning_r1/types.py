@@ -24,6 +24,8 @@ from enum import StrEnum
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
+ReplyKind = Literal["ok", "error", "timeout", "crash"]
+"""How an environment answered a call: with a result; with what was wrong with the call; not in time; not at all."""
 Domain = Literal["reasoning", "helpful", "harmless"]
 """What a prompt asks for: ``reasoning`` has rules; the other two are general, and have preferences."""
 
@@ -108,11 +110,21 @@ class Completion:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """The sampler's own log-probabilities, one for each token."""
+    """The sampler's own log-probabilities, one for each token; 0 for a token that it did not sample."""
     finish_reason: FinishReason
     text: str = ""
     policy_version: int = 0
     """``global_step`` of the weights that sampled it."""
+    sampled: tuple[bool, ...] | None = None
+    """Which tokens the policy wrote; an environment (:mod:`lightning_r1.rollout.environment`) put the others there,
+    and they are never learned from. None without an environment: the policy wrote them all."""
+    replies: tuple[ReplyKind, ...] = ()
+    """Of an environment, in order."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.token_ids) if self.sampled is None else sum(self.sampled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,11 @@ SAID = {
     "data.sources.general.path": "general.jsonl",
     "trainer.max_steps": "10",
 }
-CHOICES = [(group, file.stem) for group in ("phase", "experiment") for file in sorted((CONF / group).glob("*.yaml"))]
+CHOICES = [
+    *(("phase", file.stem) for file in sorted((CONF / "phase").glob("*.yaml"))),
+    *(("experiment", file.stem) for file in sorted((CONF / "experiment").glob("mini_*.yaml"))),
+    *(("experiment", name) for name in ("r1_zero_countdown", "distill_qwen_7b", "r1_7b/r1_zero")),
+]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -94,7 +94,7 @@ def test_the_recipe_says_it_in_one_line_and_exits_with_2(tmp_path: Path) -> None
 def test_help_names_the_groups() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in ("phase: ", "pretrain, r1_zero", "algo: cispo, dapo", "experiment=mini_r1_zero", "trainer:"):
+    for word in ("phase=r1_zero ", "pretrain,", "cispo, dapo", "experiment=mini_r1_zero", "resume: auto"):
         assert word in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The README's table of sizes on clusters is what ``benchmark=scale_on_paper`` prints."""
+"""The guide's table of sizes on clusters is what ``benchmark=scale_on_paper`` prints."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from lightning_r1.benchmarks import scale_on_paper
 from lightning_r1.config.compose import compose_config
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "recipes/guides/scale.md").read_text(encoding="utf-8")
 CONFIG = compose_config("benchmark", ["benchmark=scale_on_paper"])["benchmark"]
 
 
 def block() -> list[str]:
     """The lines between the marks."""
-    found = re.search(r"<!-- scale -->\n(.*?)<!-- /scale -->", README, flags=re.DOTALL)
+    found = re.search(r"<!-- scale -->\n(.*?)<!-- /scale -->", GUIDE, flags=re.DOTALL)
     assert found, (
-        "README.md has no block between <!-- scale --> and <!-- /scale -->: paste what "
+        "recipes/guides/scale.md has no block between <!-- scale --> and <!-- /scale -->: paste what "
         "python recipes/benchmark.py benchmark=scale_on_paper prints"
     )
     return found[1].splitlines()
@@ -38,6 +38,7 @@ def test_its_numbers_are_those_that_are_printed(shape: str) -> None:
     lines = block()
     printed = scale_on_paper.benchmark({**CONFIG, "shapes": [shape]})["markdown"].splitlines()
     missing = [line for line in printed if line not in lines]
-    assert not missing, "not in README.md, run python recipes/benchmark.py benchmark=scale_on_paper:\n" + "\n".join(
-        missing
+    assert not missing, (
+        "not in recipes/guides/scale.md, run python recipes/benchmark.py benchmark=scale_on_paper:\n"
+        + "\n".join(missing)
     )

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import seed_for
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.rollout.vllm_worker import WeightReceiver
-from lightning_r1.types import Prompt, Sampling
+from lightning_r1.types import Completion, Prompt, Sampling
 
 GENERATE = "/inference/v1/generate"
 
@@ -95,7 +96,8 @@ class FakeVLLM:
         )  # fmt: skip
         prompt = Prompt("asked", "", "", tuple(body["token_ids"]), {})
         (group,) = self.engine.generate([prompt], sampling, seeds=[seed_for(how["seed"])])
-        return {"choices": [self._choice(place, done) for place, done in enumerate(group.completions)]}
+        stops = set(how["stop_token_ids"])
+        return {"choices": [self._choice(place, _ended(done, stops)) for place, done in enumerate(group.completions)]}
 
     def _choice(self, place: int, done: Any) -> dict[str, Any]:
         entries = zip(done.token_ids, done.logprobs, strict=True)
@@ -106,6 +108,12 @@ class FakeVLLM:
             "logprobs": {"content": [{"token_id": token, "logprob": value} for token, value in entries]},
             "weight_versions": [{"version": self.version, "start": 0, "end": len(done.token_ids)}],
         }
+
+
+def _ended(done: Completion, stops: set[int]) -> Completion:
+    """Cut behind the first token that it was told to stop at."""
+    end = next((place + 1 for place, token in enumerate(done.token_ids) if token in stops), len(done.token_ids))
+    return replace(done, token_ids=done.token_ids[:end], logprobs=done.logprobs[:end])
 
 
 _NAMES = {

@@ -1,4 +1,4 @@
-"""A real vLLM server on 127.0.0.1, started by the project's own command, ended with the block."""
+"""A real server on 127.0.0.1, vLLM's above all, started by the project's own command, ended with the block."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lightning_r1.rollout.serve_vllm import serve_command, serve_environment
 
-_SMALL = ("--enforce-eager", "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--dtype", "float32")
+SMALL = ("--enforce-eager", "--max-num-seqs", "64", "--kv-cache-memory-bytes", str(1 << 28), "--dtype", "float32")
 
 
 def _wait(process: subprocess.Popen[bytes], health: str, log: Path) -> None:
@@ -34,14 +34,27 @@ def vllm_server(model: Path, log: Path) -> Iterator[str]:
         model: a folder.
         log: what it prints.
     """
+    environment = serve_environment({**os.environ, "PYTHONUNBUFFERED": "1"})
+    with http_server(lambda port: serve_command(str(model), *SMALL, port=port), log, environment) as address:
+        yield address
+
+
+@contextmanager
+def http_server(command: Callable[[int], list[str]], log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of a server with ``/health``, once it is up; it is ended with the block.
+
+    Args:
+        command: its command line, for a port of 127.0.0.1.
+        log: what it prints.
+        environment: of the process.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = serve_environment({**os.environ, "PYTHONUNBUFFERED": "1"})
     with log.open("w") as file:
         process = subprocess.Popen(
-            serve_command(str(model), *_SMALL, port=port),
-            env=environment,
+            command(port),
+            env=dict(environment),
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a group of its own, that can be ended as one

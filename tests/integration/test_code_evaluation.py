@@ -78,7 +78,7 @@ def run(config: dict[str, Any], answers: dict[str, list[str]], monkeypatch: pyte
     engine = ScriptedEngine(codec, script)
     monkeypatch.setattr(verb, "build_codec", lambda config: codec)
     monkeypatch.setattr(verb, "build_sampler", lambda config, device: engine)
-    monkeypatch.setattr(build_evaluation, "context_length", lambda path: 100_000)
+    monkeypatch.setattr(build_evaluation, "context_length", lambda *_: 100_000)
     (name,) = config["eval"]["sets"]
     after = verb.evaluate(config)["after"]
     return {key.removeprefix(f"eval/{name}/"): value for key, value in after.items()}

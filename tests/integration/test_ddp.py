@@ -165,7 +165,7 @@ def completion_of(line: str) -> str:
 def test_one_rank_speaks(both: tuple[Path, str]) -> None:
     said = both[1]
     assert said.count("a rollout is 8 prompts") == 1
-    assert said.count("numbers in") == 1
+    assert said.count(" is finished: ") == 1
     assert said.count(f"step     {STEPS}/{STEPS}") == 1
     assert "Traceback" not in said
     assert "Warning" not in said

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.runs import coin_rl, largest_difference, weights
 from lightning_r1 import train as train_module
 from lightning_r1.config.build import Run, build
 from lightning_r1.config.build_policy import build_policy
+from lightning_r1.models.export import read_card
+from lightning_r1.models.identity import files_hash
 from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.types import Prompt, Sampling
 
@@ -125,6 +131,52 @@ def test_a_next_phase_starts_from_exactly_these_weights(trained: Trained) -> Non
     codec, policy = build_policy({**trained.run.config, "model": model})
     assert codec.fingerprint() == trained.run.codec.fingerprint()
     assert largest_difference(policy.state_dict(), trained.run.module.policy.state_dict()) == 0
+
+
+STRANGER = """
+import json, sys
+sys.modules["lightning_r1"] = None  # whoever imports it fails
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, questions = sys.argv[1], json.loads(sys.argv[2])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+asked, ends = [], []
+for question in questions:
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    asked.append(ids["input_ids"][0].tolist())
+    row = model.generate(**ids, max_new_tokens=60)[0].tolist()
+    ends.append(row[-1])
+exec(sys.argv[3])
+print(json.dumps({"asked": asked, "ends": ends, "reply": reply}))
+"""
+
+
+def test_a_stranger_uses_it_without_this_project(trained: Trained) -> None:
+    prompts = trained.prompts[:4]
+    (snippet,) = re.findall(r"```python\n(.*?)```", (trained.folder / "README.md").read_text(), re.DOTALL)
+    snippet = snippet.replace("MODEL", str(trained.folder)).replace("QUESTION", prompts[0].question)
+    arguments = [str(trained.folder), json.dumps([prompt.question for prompt in prompts]), snippet]
+    done = subprocess.run([sys.executable, "-I", "-c", STRANGER, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert [tuple(ids) for ids in told["asked"]] == [prompt.token_ids for prompt in prompts]
+    # it stops by itself, long before 60 tokens, at the model's own stop tokens
+    assert set(told["ends"]) <= set(trained.run.codec.stop_ids)
+    assert told["reply"]["role"] == "assistant"
+    assert told["reply"].keys() & {"thinking", "content"}
+    assert "think>" not in json.dumps(told["reply"])
+    assert "<eos>" not in json.dumps(told["reply"])
+
+
+def test_the_readme_tells_scores_and_lineage(trained: Trained, base_model: Path) -> None:
+    card, before, after = ModelCard.load(trained.folder / "README.md"), *map(trained.summary.get, ("before", "after"))
+    numbers = [f"{scores['eval/operators/pass@1']:.3f} [" for scores in (before, after)]
+    assert f"| operators | pass@1 | {numbers[0]}" in card.text
+    assert f" | {numbers[1]}" in card.text
+    assert f"| 1 | pretrain | mini | 600 |  | {files_hash(base_model)} |" in card.text
+    assert f"{trained.summary['tokens']:,} tokens" in card.text
+    assert read_card(trained.folder)["lineage"][0]["weights"] == files_hash(base_model)
 
 
 def test_the_card_says_how_it_was_made(trained: Trained) -> None:

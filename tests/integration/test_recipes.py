@@ -95,15 +95,18 @@ def test_train_then_report_from_another_folder(tmp_path: Path) -> None:
     overrides = overrides_of(quick_rl, Path("results"), Path("base"))
     done = run("train", *overrides, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "model in results/coin/rl/model, numbers in results/coin/rl/summary.json" in done.stdout
+    assert "  model       results/coin/rl/model\n" in done.stdout
+    assert "  numbers     results/coin/rl/summary.json, results/coin/rl/metrics.csv\n" in done.stdout
+    assert "report in results/coin/rl/report.html" in done.stdout
     folder = tmp_path / "results" / "coin" / "rl"
     assert read_card(folder / "model")["steps"] == 3
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "metrics.csv", "rollouts", "evaluations", "checkpoints", "model", "summary.json",
+        "config.yaml", "metrics.csv", "rollouts", "evaluations", "checkpoints", "model", "summary.json", "report.html",
     }  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "results"]
 
     done = run("report", "run=results/coin/rl", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "report in results/coin/rl/report.html" in done.stdout
     assert "curves in results/coin/rl/curves.png" in done.stdout
     assert (folder / "curves.png").stat().st_size > 10_000

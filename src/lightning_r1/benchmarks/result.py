@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_r1.callbacks.console import show_end
 from lightning_r1.config.run_folder import provenance
 
 
@@ -19,6 +20,7 @@ def save(result: Mapping[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "result.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
+    show_end("measured", [("numbers", str(file))])
     return file
 
 

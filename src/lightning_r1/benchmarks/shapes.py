@@ -57,6 +57,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 151936,
         "tie_word_embeddings": True,
     },
+    "qwen2_5_3b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "intermediate_size": 11008,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
     "qwen2_5_7b": {
         "hidden_size": 3584,
         "num_hidden_layers": 28,
@@ -82,6 +91,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "intermediate_size": 27648,
         "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+    "llama3_1_8b": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
         "tie_word_embeddings": False,
     },
     "llama3_3_70b": {

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,9 @@ from lightning_r1.types import ScoredGroup
 
 # one rank speaks: Lightning knows its number as soon as it is imported
 console = Console(highlight=False, quiet=bool(getattr(rank_zero_only, "rank", 0)))
+
+NODE = "LIGHTNING_R1_NODE"
+"""Set in the environment of work that is a node of a pipeline."""
 
 COLUMNS = {
     "rollout/reward_mean": ("reward", ".2f"),
@@ -151,6 +154,24 @@ def show_completions(scored: Sequence[ScoredGroup], *, step: int, count: int = 3
         )
         table.add_row(Text(group.group.prompt.question), Text(completion.text), Text(rewards))
     console.print(table)
+
+
+def show_end(title: str, rows: Iterable[tuple[str, str]], then: Sequence[str] = ()) -> None:
+    """Print what a person wants to know when work has ended: a few lines, whose paths and commands can be copied.
+
+    A node of a pipeline has but the first: the pipeline has an end of its own.
+
+    Args:
+        title: what is done.
+        rows: a word, and what was reached or where it is.
+        then: commands that may come next.
+    """
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    if os.environ.get(NODE):
+        return
+    told = [*rows, *(("next" if place == 0 else "", one) for place, one in enumerate(then))]
+    for word, what in told:
+        console.print(Text.assemble((f"  {word:<12}", "dim"), what), soft_wrap=True)
 
 
 def quiet() -> None:

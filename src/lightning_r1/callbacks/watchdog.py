@@ -160,8 +160,13 @@ def rollout_facts(rollout: Rollout, module: RolloutPhase, *, sampled_at: int) ->
         for name, column in scored.breakdown.items():
             scores[name] += len(column)
             found_nothing[name] += sum(score.outcome is Outcome.WRONG_FORMAT for score in column)
-    limit = module.rollout_plan.sampling.max_new_tokens
-    cut = sum(one.finish_reason == "length" and len(one.token_ids) < limit for one in completions)
+    sampling = module.rollout_plan.sampling
+    cut = sum(
+        one.finish_reason == "length" and len(one.token_ids) < sampling.budget(scored.group.prompt)
+        for scored in rollout.scored
+        for one in scored.group.completions
+        if one.sampled is None  # an episode may also end at its last turn
+    )
     oldest = min((completion.policy_version for completion in completions), default=sampled_at)
     read = [scored.group.completions[0].text[:_CHARACTERS_READ] for scored in rollout.scored[:_COMPLETIONS_READ]]
     repeated = sum(repetition(text, _NGRAM)[0] for text in read)

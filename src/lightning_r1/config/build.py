@@ -37,6 +37,7 @@ from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.reward_model import RewardModel
 from lightning_r1.modules.phase import Phase
+from lightning_r1.parallel.interruption import alone_with_ctrl_c
 from lightning_r1.rewards.suite import RewardSuite
 from lightning_r1.rollout.engine import RolloutEngine, close
 from lightning_r1.types import Prompt, Sampling
@@ -123,6 +124,7 @@ def _build(config: Mapping[str, Any], started: ExitStack) -> Run:
         scorer = build_scorer(config)
         started.callback(scorer.close)
         engine = build_engine(config, policy, codec)
+        started.callback(close, engine)
         tokenise(config, datamodule, codec)
         if config["phase"]["kind"] in ("rl", "distill"):
             suites.append(build_rewards(config, codec, scorer))
@@ -295,6 +297,7 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    alone_with_ctrl_c(trainer.strategy.launcher)
     trainer._signal_connector, trainer._checkpoint_connector = KeepsHandlers(trainer), OneChoice(trainer)
     return trainer
 

@@ -17,8 +17,10 @@ from lightning_r1.config.build_engine import build_engine
 from lightning_r1.config.build_policy import build_policy
 from lightning_r1.config.compose import CONF
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.machine import check_machine
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.load import context_length
+from lightning_r1.parallel.interruption import alone_with_ctrl_c, interruption
 from lightning_r1.rollout.engine import RolloutEngine
 from lightning_r1.types import Prompt, Sampling
 
@@ -58,11 +60,19 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
 
 
 def launch(config: Mapping[str, Any]) -> torch.device:
-    """Start the other ranks, or meet them, and tell this rank's device."""
+    """Start the other ranks, or meet them, and tell this rank's device.
+
+    Raises:
+        ConfigError: if this machine has not what it takes.
+    """
+    check_machine(config)
     name, minutes = (config["parallel"].get(key) for key in ("strategy", "timeout_minutes"))
     strategy = DDPStrategy(timeout=timedelta(minutes=minutes)) if name == "ddp" and minutes else name
     fabric = call_with(config["trainer"], strategy=strategy)
+    alone_with_ctrl_c(fabric.strategy.launcher)
     fabric.launch()
+    # who leaves takes the ranks along that were started here
+    interruption.children |= {process.pid for process in getattr(fabric.strategy.launcher, "procs", ())}
     return fabric.device
 
 
@@ -72,7 +82,7 @@ def build_evaluation_sets(config: Mapping[str, Any], codec: Codec) -> list[Evalu
     Raises:
         ConfigError: if a set is empty or a prompt fills the model's context.
     """
-    options, context = config["eval"], context_length(config["model"]["path"])
+    options, context = config["eval"], context_length(config["model"]["path"], config["model"].get("context"))
     sampling: Sampling = instantiate(options["sampling"])
     sets = []
     for name, prompts in build_sets(config, codec, limit=config["limit"]).items():

@@ -16,6 +16,7 @@ from lightning_r1.data.lessons import other_tokenizer
 from lightning_r1.models.adapter import add_adapter
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import read_card
+from lightning_r1.models.hub import HubError
 from lightning_r1.models.identity import Base, vocabulary_hash
 from lightning_r1.models.load import build_model, hollow_model, load_model
 from lightning_r1.models.policy import Policy
@@ -33,7 +34,7 @@ def build_codec(config: Mapping[str, Any]) -> Codec:
     template = instantiate(config["template"], _convert_="all")
     if path is None:
         return Codec(template, number_tokenizer())
-    with _loading(path):
+    with loading(path):
         codec = Codec(template, load_tokenizer(path))
     made_under = read_card(path).get("template_fingerprint", codec.fingerprint())
     if made_under != codec.fingerprint():
@@ -53,17 +54,17 @@ def build_policy(config: Mapping[str, Any], *, hollow: bool = False) -> tuple[Co
             slices of them later, from what the policy's ``make`` gives.
     """
     model, codec = config["model"], build_codec(config)
-    loading = {name: model[name] for name in ("dtype", "attention", "dropout")} | {"computes_in": computes_in(config)}
-    kind = model.get("adapter")
+    options = {name: model[name] for name in ("dtype", "attention", "dropout")} | {"computes_in": computes_in(config)}
+    kind, context = model.get("adapter"), model.get("context")
     if model["path"] is None:
         with torch.device("meta") if hollow else nullcontext():
-            made = build_model(model["architecture"], codec.tokenizer, **loading)
+            made = build_model(model["architecture"], codec.tokenizer, **options)
     else:
-        with _loading(model["path"]):
+        with loading(model["path"]):
             made = (
-                hollow_model(model["path"], **loading)
+                hollow_model(model["path"], context=context, **options)
                 if hollow
-                else load_model(model["path"], four_bit=kind == "qlora", **loading)
+                else load_model(model["path"], context=context, four_bit=kind == "qlora", **options)
             )
     base = None
     if kind:
@@ -96,10 +97,12 @@ def drawing_as_now(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 
 
 @contextmanager
-def _loading(path: str) -> Iterator[None]:
+def loading(path: str) -> Iterator[None]:
     """Say in one line what transformers says in many."""
     try:
         yield
+    except HubError as error:
+        raise ConfigError(f"model.path={error}") from error
     except OSError as error:
         raise ConfigError(
             f"model.path={path}: it cannot be loaded ({str(error).splitlines()[0]}); set it to a folder with a whole "

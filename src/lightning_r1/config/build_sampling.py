@@ -146,7 +146,7 @@ def build_sampling(config: Mapping[str, Any], device: torch.device) -> SamplingJ
     codec, policy = build_policy(config)
     data = instantiate(config["data"], _convert_="all")
     data.tokenise(codec)
-    context = context_length(config["model"]["path"])
+    context = context_length(config["model"]["path"], config["model"].get("context"))
     check_context(context, data.longest, sampling, key="sample.sampling", fix="data.max_prompt_tokens")
     engine = build_engine(config, policy.to(device), codec)
     prompts = _in_order(data.train, config["seed"])[: options["max_prompts"]]

@@ -78,7 +78,7 @@ def _made_from(config: Mapping[str, Any], codec: Codec, teacher: Policy) -> Made
     ids = min(vocabulary_size(codec.tokenizer), len(teacher.model.get_output_embeddings().weight))
     if options["top_k"] > ids:
         raise ConfigError(f"teach.top_k={options['top_k']}: the teacher knows {ids} ids; lower it")
-    if options["max_tokens"] > (context := context_length(path)):
+    if options["max_tokens"] > (context := context_length(path, config["teacher"].get("context"))):
         raise ConfigError(f"teach.max_tokens={options['max_tokens']}: the teacher's context is {context}; lower it")
     return MadeFrom(
         teacher=path,

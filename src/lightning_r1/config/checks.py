@@ -12,16 +12,19 @@ from pathlib import Path
 
 from lightning_r1.config.adapter_rules import ADAPTER_RULES
 from lightning_r1.config.engine_rules import ENGINE_RULES
+from lightning_r1.config.environment_rules import ENVIRONMENT_RULES
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.leaving import command
 from lightning_r1.config.logger_rules import LOGGER_RULES
 from lightning_r1.config.optimizer_rules import OPTIMIZER_RULES
 from lightning_r1.config.parallel_rules import PARALLEL_RULES
+from lightning_r1.config.plain_rules import PLAIN_RULES
 from lightning_r1.config.reading import Config, get
 from lightning_r1.config.reward_rules import REWARD_RULES
 from lightning_r1.config.rollout_rules import ROLLOUT_RULES
 from lightning_r1.functional.divergence import check_divergence
 
-RULES: list[Callable[[Config], None]] = []
+RULES: list[Callable[[Config], None]] = [*PLAIN_RULES]
 
 
 def rule(check: Callable[[Config], None]) -> Callable[[Config], None]:
@@ -93,9 +96,7 @@ def model_path_exists(config: Config) -> None:
         path = get(config, f"{name}.path")
         if path is None or _is_model(path):
             continue
-        first = get(config, f"{name}.made_by")
-        fix = f"make it first with: {first}" if first else "set it to a folder with config.json, or to a hub id"
-        raise ConfigError(f"{name}.path={path}: there is no model there; {fix}")
+        raise ConfigError(f"{name}.path={path}: {_no_model(path, get(config, f'{name}.made_by'))}")
 
 
 @rule
@@ -238,7 +239,7 @@ def correction_bounds_are_ordered(config: Config) -> None:
 
 
 RULES.extend([*PARALLEL_RULES, *OPTIMIZER_RULES, *ADAPTER_RULES, *ROLLOUT_RULES, *REWARD_RULES, *ENGINE_RULES])
-RULES.extend(LOGGER_RULES)
+RULES.extend([*ENVIRONMENT_RULES, *LOGGER_RULES])
 
 
 @rule
@@ -271,6 +272,22 @@ def steps_are_counted(config: Config) -> None:
             f"trainer.max_steps={steps}: set the number of optimizer steps, e.g. trainer.max_steps=300 (-1 where "
             "data.epochs tells them)"
         )
+
+
+def _no_model(path: str, made_by: str | None) -> str:
+    """What is there instead, and how to come by a model."""
+    folder = Path(path)
+    if (folder / "model" / "config.json").is_file():
+        return f"it is the folder of a run, whose model is in {folder / 'model'}; set it to that"
+    if (folder / "checkpoints").is_dir() or (folder.name == "model" and (folder.parent / "checkpoints").is_dir()):
+        run = folder.parent if folder.name == "model" else folder
+        return (
+            f"the run in {run} is not finished; end it, or take what it has learned: {command('export', f'run={run}')}"
+        )
+    if made_by:
+        verb, *overrides = made_by.removeprefix("python recipes/").replace(".py", "").split()
+        return f"there is no model there; make it first with: {command(verb, *overrides)}"
+    return "there is no model there; set it to a folder with config.json, or to a hub id"
 
 
 def _is_model(path: str) -> bool:

@@ -11,32 +11,37 @@ one line with the nearest valid name. ``HYDRA_FULL_ERROR=1`` shows the whole sta
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
+from hydra import compose
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lightning_r1.config.build_strategy import with_ranks
+from lightning_r1.config.conf_dir import CONF, choices, conf_dir, groups
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.config.leaving import leave
+from lightning_r1.config.leaving import command, leave
+from lightning_r1.config.mistakes import explain, first_of_sweep, one_line, unknown_option
+from lightning_r1.config.trouble import explain_trouble
+from lightning_r1.config.usage import completion, help_text, options
 from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
-from lightning_r1.parallel.slurm_job import job_name
 
-CONF = Path(__file__).parents[3] / "conf"
-_HEAD_START_S = 10.0  # of the rank that requeues the job, before those end that do not know each other yet
+__all__ = ["CONF", "compose_config", "one_line_errors", "recipe", "resolve", "unfinished", "with_lists"]
+
+# of the rank that requeues the job, before those end that do not know each other yet: the first that ends may end all
+_HEAD_START_S = 10.0
+_HELP, _COMPLETION = {"-h", "--help"}, {"-sc", "--shell-completion"}
+_SWEEP = {"-m", "--multirun"}
 
 
 def recipe(config_name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], None]]:
@@ -56,16 +61,67 @@ def recipe(config_name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Call
 
         @functools.wraps(task)
         def main() -> None:
-            sys.argv[1:] = overrides = with_lists(sys.argv[1:])
-            if not any(argument.startswith("-") for argument in overrides):
-                with one_line_errors():
-                    compose_config(config_name, overrides)
-            with unfinished(), interruption.listening():
+            with unfinished(), interruption.listening(), one_line_errors():
+                sys.argv[1:] = with_lists(sys.argv[1:])
+                if _told(sys.argv[1:], config_name, sys.modules[task.__module__].__doc__ or ""):
+                    return
                 job()
 
         return main
 
     return wrap
+
+
+def _told(arguments: Sequence[str], config_name: str, doc: str) -> bool:
+    """Check a command line; whether it only asked for something that is told by now.
+
+    Raises:
+        ConfigError: for an option, key, value or choice that does not exist, or one that is missing.
+    """
+    said = set(arguments)
+    if said & _COMPLETION:
+        for shell, remove in ((shell, remove) for shell in ("bash", "zsh") for remove in (False, True)):
+            if f"{'uninstall' if remove else 'install'}={shell}" in said:
+                _say(completion(shell, remove=remove))
+                return True
+        return False  # Hydra answers
+    known = options()
+    for argument in arguments:
+        # argparse would take --exp for --experimental-rerun
+        if argument.startswith("-") and argument.partition("=")[0] not in known:
+            raise ConfigError(unknown_option(argument, config_name))
+    overrides = _overrides(arguments)
+    if said & _HELP:
+        with _explained(config_name, overrides):
+            _say(help_text(doc, config_name, command(config_name), overrides))
+        return True
+    with _explained(config_name, overrides), conf_dir():
+        if said & _SWEEP:
+            overrides = first_of_sweep(overrides)
+        composed = compose(config_name, overrides=overrides)
+    if not said & {"--cfg", "-c", "--info", "-i"}:  # who only looks need not have set everything
+        resolve(composed)
+    return False
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """Of a command line, what is no option, nor the value of one."""
+    valued = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--config-name", "-cn", "--config-path", "-cp"}
+    valued |= {"--config-dir", "-cd"}
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if not argument.startswith("-") and before not in valued
+    ]
+
+
+def _say(text: str) -> None:
+    """To a person, or to a program like ``head`` that has read enough."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def compose_config(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -78,13 +134,16 @@ def compose_config(config_name: str, overrides: Sequence[str] = ()) -> dict[str,
     Raises:
         ConfigError: for a key, value or choice that does not exist, or one that is missing.
     """
+    with _explained(config_name, overrides), conf_dir():
+        return resolve(compose(config_name, overrides=with_lists(overrides)))
+
+
+@contextmanager
+def _explained(config_name: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
-        with _conf_dir():
-            return resolve(compose(config_name, overrides=with_lists(overrides)))
-    except OverrideParseException as error:
-        raise ConfigError(f"{error.override}: {_one_line(str(error))}") from error
+        yield
     except HydraException as error:
-        raise ConfigError(_explain(error, config_name, overrides)) from error
+        raise ConfigError(explain(error, config_name, overrides)) from error
 
 
 def with_lists(overrides: Sequence[str]) -> list[str]:
@@ -93,7 +152,7 @@ def with_lists(overrides: Sequence[str]) -> list[str]:
     >>> with_lists(["eval=aime24,math500", "limit=2"])
     ['eval=[aime24,math500]', 'limit=2']
     """
-    if {"-m", "--multirun"} & set(overrides):
+    if _SWEEP & set(overrides):
         return list(overrides)
     return [re.sub(r"^eval=(\w+(?:,\w+)+)$", r"eval=[\1]", override) for override in overrides]
 
@@ -108,28 +167,41 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         return with_ranks(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         key = error.full_key or str(error)
-        raise ConfigError(f"{key} is not set; add {key}=... to the command") from error
+        group = key.partition(".")[0]
+        there = choices(group) if group in groups() else []
+        other = f", or choose another {group} ({group}=<one of: {', '.join(there)}>)" if len(there) > 1 else ""
+        raise ConfigError(f"{key} is not set; add {key}=... to the command{other}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(str(error))) from error
+        raise ConfigError(one_line(str(error))) from error
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what a user can get wrong into one line and exit status 2."""
+    """Turn what a user can get wrong, and trouble that is known, into one line and an exit status."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         yield
         return
     try:
         yield
-    except (ConfigError, HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:
         cause: BaseException = error
         # Hydra wraps what a constructor raises; the constructor's own words say it better
         while isinstance(cause, HydraException) and cause.__cause__ is not None:
             cause = cause.__cause__
-        if not isinstance(cause, ValueError | HydraException | OmegaConfBaseException):
+        if isinstance(cause, ValueError | HydraException | OmegaConfBaseException):
+            told: tuple[str, int] | None = f"{one_line(str(cause))}{_where(cause)}", MISTAKEN
+        else:
+            told = explain_trouble(error)
+        if told is None:
             raise
-        sys.stderr.write(f"error: {_one_line(str(cause))}\n")
-        sys.exit(MISTAKEN)
+        sys.stderr.write(f"error: {told[0]}\n")
+        sys.exit(told[1])
+
+
+def _where(error: BaseException) -> str:
+    """What we refuse says enough; what a library refuses may need to be looked at."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "" if not frames or "lightning_r1" in frames[-1].filename else " (HYDRA_FULL_ERROR=1 shows where)"
 
 
 @contextmanager
@@ -140,65 +212,16 @@ def unfinished() -> Iterator[None]:
     except Interrupted as left:
         if not left.told and first_of_job():
             leave(left)
-        elif not left.told and job_name():
+        elif not left.told:
             time.sleep(_HEAD_START_S)
         sys.exit(UNFINISHED)
-
-
-@contextmanager
-def _conf_dir() -> Iterator[None]:
-    """Hydra's search path; a recipe that is running has one already."""
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
-def _explain(error: HydraException, config_name: str, overrides: Sequence[str]) -> str:
-    """Hydra's message as one line with the nearest valid name."""
-    message = str(error)
-    if match := re.search(r"You must specify '([^']+)'", message):
-        return f"{match[1]} is not chosen; add {match[1]}=<one of: {_choices(match[1])}>"
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^']+)'", message):
-        return f"{match[1]}={match[2]}: there is no such choice; choose one of: {_choices(match[1])}"
-    if match := re.search(r"Could not override '([^']+)'", message):
-        known = _known_keys(config_name, overrides)
-        wrong = match[1]
-        # of a key in an overriding {...} only OmegaConf knows the path
-        inside = getattr(error.__cause__, "full_key", None) or ""
-        if inside.startswith(f"{wrong}."):
-            wrong = inside
-        parent = wrong.rpartition(".")[0]
-        siblings = [key for key in known if key.rpartition(".")[0] == parent]
-        close = difflib.get_close_matches(wrong, siblings, n=1) or difflib.get_close_matches(wrong, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"see --help; to add a new key write +{wrong}=..."
-        return f"{wrong}: there is no such key; {hint}"
-    return _one_line(message)
-
-
-def _choices(group: str) -> str:
-    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-
-
-def _known_keys(config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Groups, and the keys of the config as far as it composes."""
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    choices = [override for override in overrides if override.partition("=")[0] in groups]
-    try:
-        with _conf_dir():
-            config = OmegaConf.to_container(compose(config_name, overrides=choices), resolve=False)
-    except HydraException:
-        return groups
-    return [*groups, *_paths(config)]
-
-
-def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _paths(value, f"{prefix}{key}.")
-
-
-def _one_line(message: str) -> str:
-    return "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    except (KeyboardInterrupt, SystemExit) as left:
+        # at a second Ctrl-C Lightning exits as after an error
+        if isinstance(left, SystemExit) and not interruption.abandoned:
+            raise
+        how = "Ctrl-C twice ended it at once, and what was not saved is lost" if interruption.abandoned else "Ctrl-C"
+        by_hand = Interrupted(how)
+        by_hand.requeue = False
+        if first_of_job():
+            leave(by_hand)
+        sys.exit(UNFINISHED)

@@ -8,6 +8,7 @@ any more.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -37,13 +38,21 @@ def hold(run_dir: Path, *, beat_s: float = BEAT_S) -> Iterator[None]:
         beat_s: see :data:`BEAT_S`; the same for all.
 
     Raises:
-        ConfigError: if another process holds it; says which.
+        ConfigError: if another process holds it; says which. If it cannot be written.
     """
     file = lock_of(run_dir)
     made = [folder for folder in file.parents if not folder.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
     mine = _me()
-    while not _create(file, mine):
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        free = _create(file, mine)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"paths.output_dir: {file.parent} cannot be written ({error.strerror}); set it to a folder of yours"
+        ) from error
+    while not (free or _create(file, mine)):
         _make_free(file, run_dir, beat_s)
     over = threading.Event()
     heart = threading.Thread(target=_beat, args=(file, beat_s, over), name="run folder", daemon=True)

@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning_r1.models.codec import Codec
 from lightning_r1.text.golds import check_gold
+from lightning_r1.text.language import detect_language, script_of
 from lightning_r1.types import Domain, Prompt
 
 Split = Literal["train", "heldout"]
@@ -26,6 +27,8 @@ class Row:
     answer: Mapping[str, Any] = field(default_factory=dict)
     domain: Domain = "reasoning"
     language: str = "en"
+    token_budget: int | None = None
+    """Most tokens of a completion, if fewer than the run's; null is as many."""
 
 
 class DataError(ValueError):
@@ -33,33 +36,84 @@ class DataError(ValueError):
 
 
 def jsonl_rows(
-    path: str | Path, *, question: str = "question", answer: str = "answer", kind: str | None = None
+    path: str | Path,
+    *,
+    question: str = "question",
+    answer: str = "answer",
+    kind: str | None = None,
+    language: str = "en",
 ) -> Iterator[Row]:
     """Rows of a JSON-lines file.
+
+    A line may have an ``id``, a ``language``, a ``token_budget`` and a ``domain`` of its own; one of a general domain
+    needs no gold.
 
     Args:
         path: the file.
         question: key of the question.
         answer: key of the gold answer: an object with ``kind``, or a bare value.
         kind: the kind of bare values.
+        language: of lines that do not name theirs: an ISO 639-1 code, or ``detect`` to tell it from the script.
 
     Raises:
         DataError: for a missing file, and for a line that is no JSON object, lacks a key or has
-            a gold that cannot be used.
+            a value that cannot be used; names file, line and key.
+        ValueError: for a language that is not known.
     """
+    if language != "detect":
+        script_of(language)
     for where, number, fields in json_objects(path):
-        for key in (question, answer):
-            require(fields, key, where)
-        text, gold = fields[question], fields[answer]
+        domain = _domain(fields, where)
+        text = require(fields, question, where)
+        gold = require(fields, answer, where) if domain == "reasoning" else fields.get(answer, {})
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: key {question!r} is {text!r}, expected a non-empty text")
-        if not isinstance(gold, dict):
-            gold = {"kind": kind, "value": gold}
-        try:
-            check_gold(gold)
-        except ValueError as error:
-            raise DataError(f"{where}: key {answer!r}: {error}") from error
-        yield Row(str(fields.get("id", f"{Path(path).stem}/{number}")), text, gold)
+        yield Row(
+            id=str(fields.get("id", f"{Path(path).stem}/{number}")),
+            question=text,
+            answer=_gold(gold, kind, f"{where}: key {answer!r}") if gold != {} or domain == "reasoning" else {},
+            domain=domain,
+            language=_language(fields, text, language, where),
+            token_budget=_token_budget(fields, where),
+        )
+
+
+def _domain(fields: Mapping[str, Any], where: str) -> Domain:
+    domain = fields.get("domain", "reasoning")
+    if domain not in get_args(Domain):
+        raise DataError(
+            f"{where}: key 'domain' is {domain!r}, expected one of {', '.join(get_args(Domain))}; rename it if it "
+            "means something else"
+        )
+    return domain
+
+
+def _gold(gold: Any, kind: str | None, where: str) -> Mapping[str, Any]:
+    if not isinstance(gold, dict):
+        gold = {"kind": kind, "value": gold}
+    try:
+        check_gold(gold)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    return gold
+
+
+def _language(fields: Mapping[str, Any], question: str, otherwise: str, where: str) -> str:
+    given = fields.get("language", otherwise)
+    if given == "detect":
+        return detect_language(question)
+    try:
+        script_of(given)
+    except ValueError as error:
+        raise DataError(f"{where}: key 'language': {error}") from error
+    return given
+
+
+def _token_budget(fields: Mapping[str, Any], where: str) -> int | None:
+    budget = fields.get("token_budget")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
+        raise DataError(f"{where}: key 'token_budget' is {budget!r}, expected a whole number >= 1, or null")
+    return budget
 
 
 def joined(**sources: Iterable[Row]) -> Iterator[Row]:
@@ -116,6 +170,7 @@ def as_prompts(rows: Iterable[Row], codec: Codec) -> list[Prompt]:
             source=row.id.split("/")[0],
             domain=row.domain,
             language=row.language,
+            token_budget=row.token_budget,
         )
         for row in rows
     ]

@@ -14,9 +14,9 @@ _MOST_TRIALS = 200_000
 
 
 def right_answer(gold: Mapping[str, Any]) -> str | None:
-    """What a solver would write, or None where the gold does not tell (a rule, a program, a long search)."""
+    """What a solver would write, or None where the gold does not tell (a rule, a program, a schema, a long search)."""
     kind = gold.get("kind")
-    if kind in ("rule", "code", None):
+    if kind in ("rule", "code", "json_schema", None):
         return None
     if kind == "expression":
         operators = str(gold.get("operators", "+-*/"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from lightning_r1.config.machine import checkpoint_bytes as of_config
 from lightning_r1.doctor.besides import besides
 from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.findings import Finding, check, failed, ok, warning
@@ -16,7 +18,7 @@ from lightning_r1.doctor.search import Option, fits, fitting, option
 from lightning_r1.doctor.units import duration, gib
 from lightning_r1.experience.batching import WORTH_SHARING
 from lightning_r1.models.footprint import Footprint, Sharing
-from lightning_r1.models.memory_estimate import Arrangement, Work, rollout_peak
+from lightning_r1.models.memory_estimate import Arrangement, Work
 from lightning_r1.rollout.beside import BesideEngine
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
@@ -134,6 +136,7 @@ def _case(patient: Patient) -> Case:
         head=patient.kind != "reward_model",
         on_cpu=patient.estimates_cpu,
         besides=besides(patient),
+        peak=patient.update_peak,
     )
 
 
@@ -221,15 +224,9 @@ def keeps_masters(patient: Patient) -> bool:
 
 
 def checkpoint_bytes(patient: Patient) -> int:
-    """Of one checkpoint: the weights of all models that the module holds, of an adapted one the adapter's, and the
-    optimizer's states.
-    """
-    size = patient.size
-    bits = 8 if "8bit" in str(patient.config["optim"]["_target_"]) else 32
-    weights = size.gradients if patient.config["model"].get("adapter") else size.weights
+    """Of one checkpoint."""
     reference = getattr(patient.module, "reference", None) if patient.rolls_out else None
-    kept = _bytes(reference.parameters()) if reference is not None else 0  # a teacher is in none
-    return weights + size.optimizer(bits, masters=keeps_masters(patient)) + kept
+    return of_config(patient.config, patient.size, reference)
 
 
 def sharing(patient: Patient) -> Sharing:
@@ -265,16 +262,21 @@ def _rollout(patient: Patient, rows: int) -> int:
 def _sampling_peak(patient: Patient, together: int, sampling: Sampling, prompts: int, longest: int) -> int:
     prompts = min(prompts, max(1, together // sampling.group_size))
     model = patient.hollow.model
-    return rollout_peak(
+    return patient.rollout_peak(
         model.config,
         prompts=prompts,
         group_size=sampling.group_size,
         prompt_tokens=longest,
         new_tokens=sampling.max_new_tokens,
-        sample=lambda logits: sample_tokens(logits, torch.zeros(len(logits)), replace(sampling, group_size=1)),
-        dtype=model.dtype,
+        sample=partial(_drawn, sampling=replace(sampling, group_size=1)),
+        # whole layers of a mixed model, and so the cache, have fewer bits than its shards
+        dtype=torch.bfloat16 if settings_of(patient).mixed else model.dtype,
         on_cpu=patient.estimates_cpu,
     )
+
+
+def _drawn(logits: torch.Tensor, *, sampling: Sampling) -> object:
+    return sample_tokens(logits, torch.zeros(len(logits)), sampling)
 
 
 def memory_of_device(patient: Patient) -> int:

@@ -19,6 +19,7 @@ from lightning_r1.doctor.cluster import Cluster, cluster_of
 from lightning_r1.doctor.findings import NotChecked
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.footprint import ModelSize, model_size
+from lightning_r1.models.memory_estimate import rollout_peak, update_peak
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import number_tokenizer
 from lightning_r1.modules.phase import Phase
@@ -69,6 +70,8 @@ class Patient:
         self.tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = []
         """Shown below the findings: a title, columns and rows."""
         self._known: dict[Any, Any] = {}
+        self.update_peak: Callable[..., int] = update_peak
+        self.rollout_peak: Callable[..., int] = rollout_peak
 
     @property
     def rolls_out(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -10,6 +12,7 @@ from rich.table import Table
 
 from lightning_r1.callbacks.console import console, quiet
 from lightning_r1.config.errors import ConfigError
+from lightning_r1.config.leaving import command
 from lightning_r1.doctor import data, engine, environment, memory, plan, rewards, template
 from lightning_r1.doctor.findings import CHECKS, Finding, examine
 from lightning_r1.doctor.patient import Patient
@@ -50,6 +53,10 @@ def doctor(config: Mapping[str, Any]) -> dict[str, list[Finding]]:
     verdict = "this run should not be started as it is" if counts["failed"] else "this run can be started"
     colour = _COLOURS["failed" if counts["failed"] else "ok"]
     console.print(f"{counts['failed']} failed, {counts['warning']} warning(s): [{colour}]{verdict}[/]")
+    if not counts["failed"] and Path(sys.argv[0]).stem == "doctor":
+        own = ("doctor.", "gpu=", "assumed")
+        run = [word for word in sys.argv[1:] if not word.lstrip("+~").startswith(own)]
+        console.print(f"to start it: {command('train', *run)}", markup=False, soft_wrap=True)
     return found
 
 

@@ -129,9 +129,7 @@ def sample(
 
     groups = engine.generate(prompts, sampling, seeds=seeds, progress=told, finished=scoring.add)
     lengths = [
-        (len(completion.token_ids), codec.thinking_tokens(completion))
-        for group in groups
-        for completion in group.completions
+        (completion.length, codec.thinking_tokens(completion)) for group in groups for completion in group.completions
     ]
     with interruption.at_once():
         scored = scoring.result()

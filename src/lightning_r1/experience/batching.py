@@ -31,6 +31,8 @@ class Sequences:
     rollout_logprobs: list[Tensor] | None = None
     old_logprobs: list[Tensor] | None = None
     ref_logprobs: list[Tensor] | None = None
+    sampled: list[Tensor] | None = None
+    """Of each row ``[completion length]`` bool, which tokens the policy wrote; None where it wrote them all."""
 
     def __len__(self) -> int:
         """N."""
@@ -39,6 +41,16 @@ class Sequences:
     def lengths(self) -> list[int]:
         """Tokens of prompt and completion together, of each row."""
         return [len(p) + len(c) for p, c in zip(self.prompt_ids, self.completion_ids, strict=True)]
+
+    def counted(self) -> int:
+        """Tokens that are learned from: those that the policy wrote."""
+        return sum(int(mask.sum()) for mask in self.masks())
+
+    def masks(self) -> list[Tensor]:
+        """Of each row ``[completion length]`` bool, which tokens count."""
+        if self.sampled is not None:
+            return self.sampled
+        return [torch.ones(len(ids), dtype=torch.bool) for ids in self.completion_ids]
 
     def select(self, rows: Sequence[int]) -> Sequences:
         """These rows, in this order."""
@@ -53,6 +65,16 @@ class Sequences:
         return replace(self, **chosen)
 
 
+def sampled_masks(sampled: Sequence[tuple[bool, ...] | None], completion_ids: Sequence[Tensor]) -> list[Tensor] | None:
+    """What :attr:`.Sequences.sampled` is for completions with these :attr:`.Completion.sampled`."""
+    if all(mask is None for mask in sampled):
+        return None
+    return [
+        torch.ones(len(ids), dtype=torch.bool) if mask is None else torch.tensor(mask, dtype=torch.bool)
+        for mask, ids in zip(sampled, completion_ids, strict=True)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Some rows, padded, for one forward and backward."""
@@ -62,7 +84,7 @@ class MicroBatch:
     prompt_lengths: Tensor
     """``[N]``."""
     completion_mask: Tensor
-    """``[N, T]`` bool."""
+    """``[N, T]`` bool; False at padding, and at what an environment wrote."""
     advantages: Tensor
     """``[N]``."""
     rollout_logprobs: Tensor | None = None
@@ -108,7 +130,6 @@ class Layouts:
 def pad(sequences: Sequences, pad_id: int, layout: Layout | None = None) -> MicroBatch:
     """Pad all rows to the longest of them."""
     rows = [torch.cat(parts) for parts in zip(sequences.prompt_ids, sequences.completion_ids, strict=True)]
-    ones = [torch.ones(len(ids), dtype=torch.bool) for ids in sequences.completion_ids]
 
     def stack(values: list[Tensor] | None) -> Tensor | None:
         return None if values is None else _pad(values, 0.0)
@@ -116,7 +137,7 @@ def pad(sequences: Sequences, pad_id: int, layout: Layout | None = None) -> Micr
     return MicroBatch(
         input_ids=_pad(rows, pad_id),
         prompt_lengths=torch.tensor([len(ids) for ids in sequences.prompt_ids]),
-        completion_mask=_pad(ones, False),
+        completion_mask=_pad(sequences.masks(), False),
         advantages=sequences.advantages,
         rollout_logprobs=stack(sequences.rollout_logprobs),
         old_logprobs=stack(sequences.old_logprobs),

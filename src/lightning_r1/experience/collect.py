@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_r1.experience.batching import Sequences
+from lightning_r1.experience.batching import Sequences, sampled_masks
 from lightning_r1.experience.draft import Draft, Flight, make_draft
 from lightning_r1.experience.queue import GroupQueue, Waiting
 from lightning_r1.functional import (
@@ -263,7 +263,7 @@ def _column(group: ScoredGroup, name: str) -> list[float]:
 def _sequences(scored: Sequence[ScoredGroup], advantages: Tensor, credit: Credit) -> Sequences:
     """The rows that take part in the update."""
     alive = (advantages != 0).any(1).tolist()
-    prompt_ids, completion_ids, kept_advantages, logprobs = [], [], [], []
+    prompt_ids, completion_ids, kept_advantages, logprobs, sampled = [], [], [], [], []
     for group, of_group, live in zip(scored, advantages.tolist(), alive, strict=True):
         if not live and credit.dead_groups != "keep":
             continue
@@ -276,4 +276,11 @@ def _sequences(scored: Sequence[ScoredGroup], advantages: Tensor, credit: Credit
             kept_advantages.append(advantage)
             # Lightning makes the model's dtype torch's default, and bfloat16 would round them
             logprobs.append(torch.tensor(completion.logprobs, dtype=torch.float32))
-    return Sequences(prompt_ids, completion_ids, torch.tensor(kept_advantages, dtype=torch.float32), logprobs)
+            sampled.append(completion.sampled)
+    return Sequences(
+        prompt_ids,
+        completion_ids,
+        torch.tensor(kept_advantages, dtype=torch.float32),
+        logprobs,
+        sampled=sampled_masks(sampled, completion_ids),
+    )

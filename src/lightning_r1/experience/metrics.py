@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
 
 from lightning_r1.experience.collect import Rollout
 from lightning_r1.experience.queue import GroupQueue
 from lightning_r1.models.codec import Codec
 from lightning_r1.parallel.collectives import all_gather
 from lightning_r1.rollout.statistics import completion_statistics
-from lightning_r1.types import Outcome, RewardScore
+from lightning_r1.types import Completion, Outcome, ReplyKind, RewardScore
 
 
 def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
@@ -20,7 +22,8 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     ``rollout/reward/<name>`` over completions of prompts it is for, and not there without any.
     ``rollout/outcome/<kind>`` is a share of all scores, ``rollout/outcome/<name>/<kind>`` of one reward's;
     ``rollout/dead_group_fraction`` a share of all groups that were sampled; seconds are the slowest rank's,
-    ``time/reward_s`` those by which scoring outlasted sampling.
+    ``time/reward_s`` those by which scoring outlasted sampling. With an environment there are besides
+    ``rollout/turns_mean``, ``rollout/reply_length_mean`` and ``rollout/tool/<kind>``, a share of all replies.
     """
     completions = [completion for scored in rollout.scored for completion in scored.group.completions]
     rewards = [reward for scored in rollout.scored for reward in scored.rewards if not math.isnan(reward)]
@@ -36,6 +39,7 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
         name: (mean * len(completions), len(completions))
         for name, mean in completion_statistics(completions, codec).items()
     }
+    parts |= _of_environment(completions)
     parts["reward_mean"] = (sum(rewards), len(rewards))
     for name, column in scores.items():
         honest = [score.value for score in column if score.outcome.counts]
@@ -51,6 +55,22 @@ def rollout_metrics(rollout: Rollout, codec: Codec) -> dict[str, float]:
     names = dict.fromkeys(name for of_rank, _ in everybody for name in of_rank)
     means = {f"rollout/{name}": _mean([of_rank.get(name, (0, 0)) for of_rank, _ in everybody]) for name in names}
     return means | {name: max(times[name] for _, times in everybody) for name in seconds}
+
+
+def _of_environment(completions: Sequence[Completion]) -> dict[str, tuple[float, int]]:
+    """``rollout/turns_mean``, ``rollout/reply_length_mean`` a completion, and ``rollout/tool/<kind>`` of all replies.
+
+    Nothing without an environment.
+    """
+    episodes = [one for one in completions if one.sampled is not None]
+    if not episodes:
+        return {}
+    kinds = Counter(kind for one in episodes for kind in one.replies)
+    return {
+        "turns_mean": (sum(1 + len(one.replies) for one in episodes), len(episodes)),
+        "reply_length_mean": (sum(len(one.token_ids) - one.length for one in episodes), len(episodes)),
+        **{f"tool/{kind}": (kinds[kind], kinds.total()) for kind in get_args(ReplyKind)},
+    }
 
 
 def staleness_metrics(rollout: Rollout, queue: GroupQueue, *, step: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_r1.experience.batching import Sequences, pad
+from lightning_r1.experience.batching import Sequences, pad, sampled_masks
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.policy import Policy, evaluating
 from lightning_r1.parallel.collectives import all_max, together
@@ -64,12 +64,14 @@ def parity_gap(
 def logprob_gap(policy: Policy, codec: Codec, groups: Sequence[Group], temperature: float) -> float:
     """Mean absolute difference between the engine's log-probabilities and the policy's, in nats a token."""
     rows = [(group.prompt, completion) for group in groups for completion in group.completions]
+    completion_ids = [torch.tensor(completion.token_ids) for _, completion in rows]
     batch = pad(
         Sequences(
             [torch.tensor(prompt.token_ids) for prompt, _ in rows],
-            [torch.tensor(completion.token_ids) for _, completion in rows],
+            completion_ids,
             torch.zeros(len(rows)),
             [torch.tensor(completion.logprobs) for _, completion in rows],
+            sampled=sampled_masks([completion.sampled for _, completion in rows], completion_ids),
         ),
         codec.pad_id,
     ).to(policy.model.device)

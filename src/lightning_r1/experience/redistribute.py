@@ -129,6 +129,8 @@ def _joined(parts: Sequence[Sequences]) -> Sequences:
     joined: dict[str, Any] = {}
     for field in fields(Sequences):
         values = [getattr(part, field.name) for part in parts]
+        if field.name == "sampled" and any(value is not None for value in values):
+            values = [part.masks() for part in parts]  # a rank may have no call in its part of the rollout
         if isinstance(values[0], torch.Tensor):
             joined[field.name] = torch.cat(values)
         else:

@@ -23,6 +23,8 @@ def to_plain(scored: ScoredGroup) -> dict[str, Any]:
         "finish_reasons": [one.finish_reason for one in completions],
         "texts": [one.text for one in completions],
         "policy_versions": [one.policy_version for one in completions],
+        "sampled": [None if one.sampled is None else torch.tensor(one.sampled) for one in completions],
+        "replies": [list(one.replies) for one in completions],
         "rewards": list(scored.rewards),
         "breakdown": {
             name: [(score.value, str(score.outcome), score.detail) for score in column]
@@ -35,14 +37,25 @@ def from_plain(plain: dict[str, Any]) -> ScoredGroup:
     """The group that :func:`to_plain` described."""
     tokens, logprobs = plain["token_ids"].tolist(), plain["logprobs"].tolist()
     ends = list(accumulate(plain["lengths"]))
+    nothing = [None] * len(ends)  # of a checkpoint from before there were environments
     completions = tuple(
-        Completion(tuple(tokens[end - length : end]), tuple(logprobs[end - length : end]), reason, text, version)
-        for end, length, reason, text, version in zip(
+        Completion(
+            tuple(tokens[end - length : end]),
+            tuple(logprobs[end - length : end]),
+            reason,
+            text,
+            version,
+            None if sampled is None else tuple(sampled.tolist()),
+            tuple(replies or ()),
+        )
+        for end, length, reason, text, version, sampled, replies in zip(
             ends,
             plain["lengths"],
             plain["finish_reasons"],
             plain["texts"],
             plain["policy_versions"],
+            plain.get("sampled", nothing),
+            plain.get("replies", nothing),
             strict=True,
         )
     )

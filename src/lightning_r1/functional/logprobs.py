@@ -43,6 +43,7 @@ def selected_logprobs(
     chunk_rows: int | None = None,
     hits: Tensor | None = None,
     kept_bytes: int = _KEPT_BYTES,
+    rehearsal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, both differentiable.
 
@@ -58,6 +59,8 @@ def selected_logprobs(
         hits: ``[M]`` bool, is filled with whether the target is the most likely token; without it, that is not
             looked for.
         kept_bytes: of log-probabilities of whole chunks that are kept for the backward.
+        rehearsal: for who asks what it takes and not what comes out: chunks that take what the one before took are left
+            out, and their rows are never written.
 
     Returns:
         ``[M]`` log-probabilities and ``[M]`` entropies, in float32 at least.
@@ -67,6 +70,8 @@ def selected_logprobs(
     """
     cap = Predictions(hidden, weight, bias, softcap, scale).cap(temperature)
     chunks = row_chunks(len(hidden), len(weight), chunk_rows)
+    if rehearsal:
+        chunks = chunks[: 2 + kept_bytes // (4 * len(weight) * chunks[0].stop)]
     return _SelectedLogprobs.apply(hidden, weight, bias, targets, cap, chunks, hits, kept_bytes)
 
 

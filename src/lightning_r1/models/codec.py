@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import compress, takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lightning_r1.text.templates import Template
 from lightning_r1.types import Completion, Prompt
+
+PROBE = "Wait, 2 * 15?1=9 (1.5) x"
+"""A question whose tokens tell one way of cutting a text from another."""
 
 
 class Codec:
@@ -37,6 +40,10 @@ class Codec:
         self._check_tags()
         self._open_id = self._token(template.tags.think_open)
         self._close_id = self._token(template.tags.think_close)
+        tags = template.tags
+        marks = (tags.think_open, tags.think_close, tags.answer_open, tags.answer_close)
+        self._completing: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._reserved = {*self.stop_ids, *tokenizer.all_special_ids, *self.tokens_of(marks)}
 
     def prompt(self, question: str, answer: Mapping[str, Any], *, id: str, **facts: Any) -> Prompt:
         """Render and tokenise a question, once; ``facts`` are the prompt's other fields."""
@@ -65,11 +72,11 @@ class Codec:
         if opened.strip() and completion.startswith(opened.strip()) and not completion.startswith(opened):
             completion = opened + completion.removeprefix(opened.strip()).lstrip()
         if not opened or not completion.startswith(opened):
-            return prompt_ids, (*self._encode_more(space + completion), end)
+            return prompt_ids, (*self.encode_more(space + completion), end)
         prefilled = self.encode(template.render(question))
         # a tokenizer may join the prompt's last characters with the prefill's first
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt_ids, prefilled, strict=False)))
-        rest = self._encode_more(completion.removeprefix(opened))
+        rest = self.encode_more(completion.removeprefix(opened))
         return prefilled[:shared], (*prefilled[shared:], *rest, end)
 
     def completion_text(self, token_ids: Sequence[int]) -> str:
@@ -82,6 +89,14 @@ class Codec:
             kept.pop()
         return self.template.completion_text(self.decode(kept))
 
+    def completing(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Every token that may complete one of some texts: those in which the last character of one stands."""
+        ends = tuple(sorted({text[-1] for text in texts}))
+        if ends not in self._completing:
+            tokens = ((token, self.decode([token])) for token in sorted(self.tokenizer.get_vocab().values()))
+            self._completing[ends] = tuple(token for token, text in tokens if any(end in text for end in ends))
+        return self._completing[ends]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of some tokens, special ones included."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
@@ -93,6 +108,8 @@ class Codec:
         share of its characters, because tokenising it again would cost more than the number is worth.
         """
         ids = completion.token_ids
+        if completion.sampled is not None:  # what an environment wrote is no thinking of the policy's
+            ids = tuple(compress(ids, completion.sampled))
         if self._close_id is None:
             thinking = self.template.tags.thinking(completion.text)
             return len(ids) * len(thinking) / max(len(completion.text), 1)
@@ -109,14 +126,27 @@ class Codec:
 
     def probe(self) -> tuple[int, ...]:
         """Token ids of a fixed text: the same vocabulary can be cut in other ways."""
-        return self.encode(self.template.render("Wait, 2 * 15?1=9 (1.5) x"))
+        return self.encode(self.template.render(PROBE))
 
-    def _encode_more(self, text: str) -> list[int]:
+    def encode_more(self, text: str) -> list[int]:
         """Token ids of a text that stands behind others."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
+    def encode_plain(self, text: str) -> list[int]:
+        """The same of a text that nobody vouches for: it can neither end a turn nor open or close the thinking.
+
+        What spells a special token is cut into the tokens of its characters, or left out where the tokenizer has none
+        for them; so are tags of the template that are one token.
+        """
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return [token for token in ids if token not in self._reserved]
+
+    def tokens_of(self, texts: Sequence[str]) -> list[int]:
+        """Token ids of those texts that are one token."""
+        return [token for token in map(self._token, texts) if token is not None]
+
     def _token(self, text: str) -> int | None:
-        ids = self._encode_more(text)
+        ids = self.encode_more(text)
         return ids[0] if len(ids) == 1 else None
 
     def _single_token(self, text: str) -> int:
@@ -131,7 +161,7 @@ class Codec:
     def _check_tags(self) -> None:
         tags = self.template.tags
         for tag in (tags.think_open, tags.think_close, tags.answer_open, tags.answer_close):
-            ids = self._encode_more(tag)
+            ids = self.encode_more(tag)
             if tag not in self.tokenizer.decode(ids, skip_special_tokens=False):
                 raise ValueError(
                     f"template.tags: {tag!r} does not survive this tokenizer, so no completion could ever be "

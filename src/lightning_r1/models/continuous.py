@@ -20,6 +20,7 @@ def generate_continuously(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
+    budgets: Sequence[int],
     seed: int,
     stop_ids: Sequence[int],
     pad_id: int,
@@ -35,6 +36,7 @@ def generate_continuously(
         model: in evaluation mode; its attention may be switched to flash attention meanwhile.
         prompts: token ids; a prompt that comes several times is computed once, where pages can be shared.
         sampling: temperature, then top-k, then top-p; min-p is not to be had here.
+        budgets: most tokens of each completion.
         seed: of all of it together.
         stop_ids: end a completion.
         pad_id: never sampled for.
@@ -53,7 +55,7 @@ def generate_continuously(
     )
     names = {str(place): place for place in range(len(prompts))}
     for name, place in names.items():
-        manager.add_request(list(prompts[place]), request_id=name, max_new_tokens=sampling.max_new_tokens)
+        manager.add_request(list(prompts[place]), request_id=name, max_new_tokens=budgets[place])
     manager.start()
     try:
         while names:

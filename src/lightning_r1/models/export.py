@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_r1.models.adapter import has_adapter
 from lightning_r1.models.adapter_state import save_adapter
-from lightning_r1.models.codec import Codec
+from lightning_r1.models.codec import PROBE, Codec
 from lightning_r1.models.live_weights import whole_weights
 from lightning_r1.models.merging import plain_shell
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import load_tokenizer
+from lightning_r1.models.turns import opening
 
 CARD = "lightning_r1.json"
 _MOST_A_FILE = "5GB"
@@ -30,8 +31,8 @@ def export_model(
 ) -> Path:
     """Write config, weights, tokenizer, chat template and sampling defaults, all or nothing; an adapter is merged.
 
-    The chat template renders this project's template, and ``generation_config`` holds the R1
-    paper's evaluation sampling (temperature 0.6, top-p 0.95).
+    The chat template renders this project's template, the response template takes thinking and answer apart, and
+    ``generation_config`` holds the R1 paper's evaluation sampling (temperature 0.6, top-p 0.95).
 
     Args:
         policy: the trained model.
@@ -44,7 +45,8 @@ def export_model(
         ``folder``.
 
     Raises:
-        ValueError: if transformers would read another tokenizer back; the folder is left as it was.
+        ValueError: if transformers would read another tokenizer back, or a chat would give other prompts than training
+            has seen; the folder is left as it was.
     """
     with replacing(folder) as beside:
         save_weights(policy.model, beside, weights)
@@ -52,13 +54,12 @@ def export_model(
             do_sample=True,
             temperature=0.6,
             top_p=0.95,
+            top_k=0,  # where nothing is said, transformers takes the likeliest 50 only
             eos_token_id=list(codec.stop_ids),
             pad_token_id=codec.pad_id,
             bos_token_id=codec.tokenizer.bos_token_id,
         ).save_pretrained(beside)
-        tokenizer = copy.deepcopy(codec.tokenizer)
-        tokenizer.chat_template = codec.template.chat_template()
-        tokenizer.save_pretrained(beside)
+        _for_strangers(codec).save_pretrained(beside)
         _check_readable(beside, policy, codec)
         write_card(beside, codec, card)
     return folder
@@ -102,12 +103,31 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _for_strangers(codec: Codec) -> PreTrainedTokenizerBase:
+    """The tokenizer with what a chat needs: how a question is asked, and how its answer is read."""
+    tokenizer = copy.deepcopy(codec.tokenizer)
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = {str(tokenizer.eos_token): 0}
+    ends |= {str(tokenizer.decode([index])): 0 for index in (*codec.stop_ids, codec.pad_id) if index in special}
+    vars(tokenizer)["chat_template"] = codec.template.chat_template(bos=opening(codec.tokenizer))
+    vars(tokenizer)["response_template"] = codec.template.response_template(tuple(ends))
+    return tokenizer
+
+
 def _check_readable(folder: Path, policy: Policy, codec: Codec) -> None:
     """transformers replaces the tokenizer of some architectures by their own when it loads them."""
-    if Codec(codec.template, load_tokenizer(folder)).probe() != codec.probe():
+    tokenizer = load_tokenizer(folder)
+    if Codec(codec.template, tokenizer).probe() != codec.probe():
         raise ValueError(
             f"model_type={policy.model.config.model_type!r}: transformers reads another tokenizer back than the one "
             f"that was saved, so the export would be useless. Use another architecture for this tokenizer."
+        )
+    asked = [{"role": "user", "content": PROBE}]
+    if tuple(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)) != codec.probe():
+        raise ValueError(
+            f"template={codec.template.name}: as a chat template it gives other tokens than in training, for this "
+            "tokenizer puts more around a text than BOS; the export would be asked what it has never seen. Use another "
+            "tokenizer."
         )
 
 

@@ -33,6 +33,7 @@ def load_model(
     attention: str = "sdpa",
     dropout: float = 0.0,
     computes_in: str | None = None,
+    context: int | None = None,
     four_bit: bool = False,
 ) -> PreTrainedModel:
     """A causal language model from a folder or the hub.
@@ -43,13 +44,17 @@ def load_model(
         attention: ``auto``, ``flash`` or ``sdpa``; auto is flash where it can run.
         dropout: set on every dropout of the architecture; RL wants 0.
         computes_in: the type of its activations, where that is not ``dtype`` (mixed precision).
+        context: tokens that it is to read, in place of those that its config says.
         four_bit: store linear layers as NF4 with doubly quantised scales (QLoRA, arXiv 2305.14314), frozen; products
             are made in ``dtype``, and everything else (embeddings, head, norms) has it.
 
     Raises:
-        ValueError: for an unknown dtype or attention, and for flash where it cannot run.
+        ValueError: for an unknown dtype or attention, for flash where it cannot run, and for a context that the
+            architecture's positions do not reach.
     """
-    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in)
+    options = loading_options(
+        path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in, context=context
+    )
     if four_bit:
         quiet_bitsandbytes()
         # bitsandbytes quantises where the model will be, one layer after the other
@@ -67,9 +72,12 @@ def hollow_model(
     attention: str = "sdpa",
     dropout: float = 0.0,
     computes_in: str | None = None,
+    context: int | None = None,
 ) -> PreTrainedModel:
     """What :func:`load_model` would give, without its weights: on the ``meta`` device, from ``config.json`` alone."""
-    options = loading_options(path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in)
+    options = loading_options(
+        path, dtype=dtype, attention=attention, dropout=dropout, computes_in=computes_in, context=context
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(options.pop("config"), **options)
     with suppress(OSError):  # many have none
@@ -78,7 +86,14 @@ def hollow_model(
 
 
 def loading_options(
-    path: str | Path, *, dtype: str, attention: str, dropout: float, computes_in: str | None = None, **fields: Any
+    path: str | Path,
+    *,
+    dtype: str,
+    attention: str,
+    dropout: float,
+    computes_in: str | None = None,
+    context: int | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Config, dtype and attention for ``from_pretrained``; ``fields`` replace the config's own.
 
@@ -88,6 +103,7 @@ def loading_options(
     weights_dtype, kernel = _dtype(dtype), implementation(attention, computes_in or dtype)  # before the hub is asked
     config = AutoConfig.from_pretrained(str(path), **fields)
     _set_dropout(config, dropout)
+    _set_context(config, context)
     attention = _with_caps(config, kernel, attention)
     return {"config": config, "dtype": weights_dtype, "attn_implementation": attention}
 
@@ -125,10 +141,18 @@ def build_model(
     return AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype), attn_implementation=kernel)
 
 
-def context_length(path: str | Path) -> float:
-    """Tokens that a model in a folder or on the hub can read; infinite where its config names no limit."""
+def context_length(path: str | Path, said: int | None = None) -> float:
+    """Tokens that a model in a folder or on the hub can read: said, or its config's; infinite where that has none."""
+    if said:
+        return said
     config = AutoConfig.from_pretrained(str(path)).get_text_config(decoder=True)
     return getattr(config, "max_position_embeddings", None) or math.inf
+
+
+def stored_dtype(path: str | Path) -> str:
+    """The type of a model's weights as its config tells it; float32 where it says nothing."""
+    told = getattr(AutoConfig.from_pretrained(str(path)), "dtype", None)
+    return str(told or torch.float32).removeprefix("torch.")
 
 
 def stops_of(path: str | Path | None) -> list[int]:
@@ -187,3 +211,17 @@ def _set_dropout(config: Any, dropout: float) -> None:
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, dropout)
+
+
+def _set_context(config: Any, context: int | None) -> None:
+    """Rotary positions are computed for any place; those that are learned, or stretched by the context, are not."""
+    text = config.get_text_config(decoder=True)
+    if not context or context == getattr(text, "max_position_embeddings", None):
+        return
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("default", "llama3"):
+        raise ValueError(
+            f"model.context={context}: the positions of {config.model_type} are learned or depend on its config's "
+            "context; set it to null"
+        )
+    text.max_position_embeddings = context

@@ -95,7 +95,9 @@ def update_peak(
             if head:
                 counted = torch.zeros(work.rows * work.completion, dtype=torch.long)
                 weight = policy.model.get_output_embeddings().weight
-                score = selected_logprobs(hidden[counted], weight, counted, **_cap(policy))[0].sum()
+                score = selected_logprobs(
+                    hidden[counted], weight, counted, rehearsal=True, **_cap(policy)
+                )[0].sum()  # fmt: skip
             else:
                 score = hidden.float().sum()
         del hidden
@@ -183,6 +185,20 @@ def rollout_peak(
                 sample(_next_logits(model, cache, torch.zeros(total, 1, dtype=torch.long)))
         del notes
         return memory.peak - standing
+
+
+def deep_rollout_peak(config: PretrainedConfig, **how: Any) -> int:
+    """:func:`rollout_peak` from one layer, or a little more: every further one adds its cache, for models whose layers are all alike.
+
+    Args:
+        config: of the model.
+        how: as :func:`rollout_peak`.
+    """
+    text: Any = config.get_text_config(decoder=True)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rows, columns = how["prompts"] * how["group_size"], how["prompt_tokens"] + how["new_tokens"]
+    a_layer = 2 * text.num_key_value_heads * size * how.get("dtype", torch.float32).itemsize * columns * rows
+    return rollout_peak(with_layers(config, 1), **how) + (text.num_hidden_layers - 1) * a_layer
 
 
 def _next_logits(model: PreTrainedModel, cache: Cache, ids: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lightning_r1.models.hub import check_on_hub
+
 _SPECIAL = ("<pad>", "<bos>", "<eos>")
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _CHARACTERS = "+-*/=()?;!,.: xab"
@@ -47,9 +49,13 @@ def number_tokenizer() -> PreTrainedTokenizerFast:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the hub; its pad token is EOS if it has none.
 
+    It is the first of a model that is read, so that the hub is asked here whether the model can be had.
+
     Raises:
+        HubError: see :func:`lightning_r1.models.hub.check_on_hub`.
         ValueError: if it has no EOS: no completion could ever stop.
     """
+    check_on_hub(path)
     tokenizer = AutoTokenizer.from_pretrained(str(path))
     if tokenizer.eos_token_id is None:
         raise ValueError(f"model.tokenizer={path}: it has no EOS token, so no completion could stop; set one")

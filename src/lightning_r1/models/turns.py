@@ -142,12 +142,15 @@ def _pair_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int
 
 def with_turns(tokenizer: PreTrainedTokenizerBase, template: Template) -> PreTrainedTokenizerBase:
     """A copy of the tokenizer whose chat template shows a question and its response as our template does."""
-    habit = tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
     changed = copy.deepcopy(tokenizer)
-    changed.chat_template = template.turns_template(
-        bos=tokenizer.bos_token if habit else "", eos=tokenizer.eos_token or ""
-    )
+    changed.chat_template = template.turns_template(bos=opening(tokenizer), eos=tokenizer.eos_token or "")
     return changed
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """BOS, where the tokenizer has the habit of putting it in front of a text."""
+    habit = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
+    return str(tokenizer.bos_token) if habit else ""
 
 
 def reserved_ids(tokenizer: PreTrainedTokenizerBase, frame: Collection[int]) -> set[int]:

@@ -211,7 +211,10 @@ class DistillOnPolicy(RolloutPhase):
         for ids in sequences.completion_ids:
             foreign = (ids >= self.ids).nonzero()
             kept.append(ids[: int(foreign[0])] if len(foreign) else ids)
-        return Sequences(sequences.prompt_ids, kept, sequences.advantages)
+        sampled = sequences.sampled
+        if sampled is not None:
+            sampled = [mask[: len(ids)] for mask, ids in zip(sampled, kept, strict=True)]
+        return Sequences(sequences.prompt_ids, kept, sequences.advantages, sampled=sampled)
 
     def loss(self, batch: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """This micro-batch's share of the loss, and its sums."""

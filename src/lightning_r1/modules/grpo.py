@@ -120,10 +120,12 @@ class GRPO(RolloutPhase):
         return out.loss, out.diagnostics | logprob_gap(old_logprobs, batch.rollout_logprobs, mask)
 
     def update_metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Means over tokens, and maxima."""
+        """Means over tokens, and maxima; of a minibatch without a token there are none."""
         numbers = per_token(sums)
         loss = numbers.pop("loss") * max(float(sums["tokens"]), 1.0)  # a sum already, not per token
         grad_norm, skipped = numbers.pop("grad_norm_max"), numbers.pop("skipped_max")
+        if not sums["tokens"]:  # all groups were dead: an entropy of 0 would look like a collapse
+            numbers = {}
         return {f"policy/{name}": value for name, value in numbers.items()} | {
             "policy/loss": loss,
             "optim/grad_norm": grad_norm,

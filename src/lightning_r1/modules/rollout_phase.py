@@ -281,7 +281,7 @@ class RolloutPhase(Phase[Policy]):
         """Of the whole minibatch, over all ranks: known before the first forward."""
         return minibatch_denominator(
             sequences=all_sum(len(minibatch)),
-            tokens=all_sum(sum(len(ids) for ids in minibatch.completion_ids)),
+            tokens=all_sum(minibatch.counted()),
             reduction=self.rollout_plan.reduction,
             token_budget=self.rollout_plan.sampling.max_new_tokens,
         )

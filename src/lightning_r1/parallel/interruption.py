@@ -34,6 +34,9 @@ FINISHED, FAILED, MISTAKEN, UNFINISHED = 0, 1, 2, 75
 _ASKED_BY = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 
+_HEARD = b"\nCtrl-C: the run leaves as soon as it can, and is saved; once more, and it ends at once\n"
+
+
 class Interrupted(BaseException):
     """The work was left before its end; the message says why. Whatever is saved, the same command goes on from there.
 
@@ -48,6 +51,9 @@ class Interrupted(BaseException):
 
 class Interruption:
     """Whether this process is asked to leave; there is one, :data:`interruption`, as signals are the process's."""
+
+    abandoned = False
+    """Whether a second Ctrl-C has ended the work at once, nothing saved."""
 
     def __init__(self) -> None:
         self._forget()
@@ -65,12 +71,17 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, SIGUSR1, SIGUSR2 and SIGTERM raise :class:`Interrupted`. A second one within changes nothing."""
+        """Within it, SIGUSR1, SIGUSR2 and SIGTERM raise :class:`Interrupted`. A second one within changes nothing.
+
+        Ctrl-C raises KeyboardInterrupt, on the first rank alone: a terminal sends it to all, and a rank that ended by
+        itself would be taken for one that has crashed.
+        """
         if self._listens or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._listens, self._pid = True, os.getpid()
+        self._listens, self._pid, self.abandoned = True, os.getpid(), False
         before = {number: signal.signal(number, self._handle) for number in _ASKED_BY}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle if first_of_job() else signal.SIG_IGN)
         try:
             yield
         finally:
@@ -84,13 +95,11 @@ class Interruption:
         if not self._listens or self._waits:
             yield
             return
-        handler = signal.signal(signal.SIGINT, self._handle)
         self._waits = True
         try:
             yield
         finally:
             self._waits = False
-            signal.signal(signal.SIGINT, handler)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -137,14 +146,38 @@ class Interruption:
                 os.kill(child, signal.SIGTERM)
         if number == signal.SIGINT:
             again, self._by_hand = self._by_hand, True
+            self.abandoned = again and self._waits
             if again or not self._waits:
                 raise KeyboardInterrupt
+            os.write(2, _HEARD)  # no print: a signal may come in the middle of one
         elif first and not self._waits:  # while one goes up, another does not disturb what it closes
             raise self.interrupted(self.cause)
 
 
 interruption = Interruption()
 """Of this process."""
+
+
+def alone_with_ctrl_c(launcher: Any) -> None:
+    """Let ranks that Lightning starts never see Ctrl-C, which a terminal sends to all: one that ended by itself, say
+    while it still imports, would be taken for a crash, and all would be killed. This process asks them.
+
+    Args:
+        launcher: of a strategy; None, or one that starts no processes, is left as it is.
+    """
+    start = getattr(launcher, "_call_children_scripts", None)
+    if start is None:
+        return
+
+    def shielded() -> None:
+        # a process inherits what is blocked
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    launcher._call_children_scripts = shielded
 
 
 def first_of_job(environment: Any = os.environ) -> bool:

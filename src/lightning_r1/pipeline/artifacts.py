@@ -27,7 +27,7 @@ _RANKS = (
 # named by no config: they make every model, and every node's scores
 _ALWAYS = ("lightning_r1.models.load", "lightning_r1.models.tokenizer", "lightning_r1.evaluation.evaluator")
 # code that decides no number: what people see and how configs are read
-_NO_NUMBERS = ("callbacks", "config", "report.py")
+_NO_NUMBERS = ("callbacks", "config", "report")
 
 
 def content_key(config: Mapping[str, Any], inputs: Mapping[str, str], *, verb: str = "train") -> str:

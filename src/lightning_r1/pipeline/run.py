@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_r1.callbacks.console import console
+from lightning_r1.config.ending import tell_pipeline
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.config.run_folder import write_summary
+from lightning_r1.config.run_folder import keep_config, write_summary
 from lightning_r1.pipeline import graph, jobs
 from lightning_r1.pipeline.runners import RUNNERS
 from lightning_r1.pipeline.slurm import Slurm
 from lightning_r1.pipeline.tables import tables
-from lightning_r1.report import show
+from lightning_r1.report.console import leave_report, show
 
 
 def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,13 +40,15 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     graph.show(nodes)
     if config["dry"]:
         return {}
-    if config["cluster"]["name"] == "slurm":
+    on_slurm = config["cluster"]["name"] == "slurm"
+    if config["runner"] == "process" and not on_slurm:
+        _check_one_rank(nodes)
+    keep_config(folder, config)  # a report of it, before it is finished too, needs the graph
+    if on_slurm:
         results = _on_slurm(nodes, config)
         if len(results) < len(nodes):
             return {}
     else:
-        if config["runner"] == "process":
-            _check_one_rank(nodes)
         results = graph.run(nodes, RUNNERS[config["runner"]](), workers=config["workers"])
     console.rule("[bold]results[/]", align="left")
     graph.show(nodes, results)
@@ -56,7 +59,8 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     for table in tables(spec["tables"], results):
         console.print(table, "")
     console.print(spec["tables"]["note"])
-    console.print(f"numbers in {folder / 'summary.json'}", soft_wrap=True)
+    leave_report(folder)
+    tell_pipeline(folder, results)
     return summary
 
 

@@ -6,6 +6,7 @@ be done by hand.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from lightning_r1.callbacks.console import console
+from lightning_r1.callbacks.console import NODE, console
 from lightning_r1.config.compose import compose_config
 from lightning_r1.parallel.interruption import UNFINISHED, Interrupted, interruption
 
@@ -62,7 +63,11 @@ class InProcess:
     def __call__(self, name: str, command: Command, lock: int) -> None:
         """See :class:`Runner`."""
         verb: Callable[..., object] = getattr(import_module(f"lightning_r1.{command.verb}"), command.verb)
-        verb(compose_config(command.verb, command.overrides))
+        os.environ[NODE] = name
+        try:
+            verb(compose_config(command.verb, command.overrides))
+        finally:
+            del os.environ[NODE]
 
 
 class Subprocess:
@@ -81,11 +86,12 @@ class Subprocess:
             text=True,
             errors="replace",
             pass_fds=(lock,),
+            env=os.environ | {NODE: name},
         ) as process:
             interruption.children.add(process.pid)
             try:
                 _pass_on(name, process)
-            except Interrupted:
+            except (Interrupted, KeyboardInterrupt):
                 _pass_on(name, process)  # it has been asked as well, and has something to say before its end
                 raise
             finally:

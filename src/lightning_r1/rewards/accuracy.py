@@ -7,6 +7,7 @@ of the model is ever executed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -23,9 +24,13 @@ from lightning_r1.text.choices import LETTERS, extract_choice
 from lightning_r1.text.golds import check_gold
 from lightning_r1.text.hostile import hostile
 from lightning_r1.text.math_answers import read_number
+from lightning_r1.text.program_output import read_value
+from lightning_r1.text.structured import find_json
 from lightning_r1.text.tags import Tags
 from lightning_r1.types import Completion, Outcome, Prompt, RewardScore
 
+_LATE = {"math": CALCULATOR, "json_schema": "lightning_r1.rewards.json_schema"}
+"""Modules that take long to import, by the kind of gold that needs them."""
 _SHOWN = 400
 """Characters of a refused answer that its score quotes."""
 
@@ -42,8 +47,17 @@ class Accuracy:
         self.preload: tuple[str, ...] = ()
 
     def expect(self, prompts: Iterable[Prompt]) -> None:
-        """Told what it will be asked about: who calculates is imported beforehand only if there is mathematics."""
-        self.preload = (CALCULATOR,) if any(prompt.answer.get("kind") == "math" for prompt in prompts) else ()
+        """Told what it will be asked about: who calculates is imported beforehand only if there is mathematics.
+
+        Raises:
+            ValueError: for a schema that is none; names the prompt.
+        """
+        kinds = set()
+        for prompt in prompts:
+            kinds.add(prompt.answer.get("kind"))
+            if prompt.answer.get("kind") == "json_schema":
+                _check_schema(prompt)
+        self.preload = tuple(module for kind, module in _LATE.items() if kind in kinds)
 
     def is_for(self, prompt: Prompt) -> bool:
         """All but programs: those run in a sandbox only (:mod:`lightning_r1.rewards.code`)."""
@@ -69,6 +83,18 @@ class Accuracy:
             return RewardScore(0.0, Outcome.WRONG_FORMAT, f"{answer[:_SHOWN]!r}: {error}")
 
 
+def _check_schema(prompt: Prompt) -> None:
+    try:
+        import_module(_LATE["json_schema"]).check_schema(prompt.answer)
+    except ValueError as error:
+        raise ValueError(f"data: {prompt.id}: {error}") from error
+
+
+def _grade_json_schema(answer: str, gold: Mapping[str, Any]) -> bool:
+    valid: bool = import_module(_LATE["json_schema"]).grade_json_schema(answer, gold)
+    return valid
+
+
 @cache
 def _rule(path: str) -> Callable[[str, str], bool]:
     module, _, name = path.rpartition(".")
@@ -82,6 +108,8 @@ def stated_answer(text: str, gold: Mapping[str, Any], tags: Tags) -> str | None:
     """
     if gold.get("kind") == "code":
         return None
+    if gold.get("kind") == "json_schema":
+        return find_json(text, tags)
     answer = extract_answer(text, tags)
     if gold.get("kind") != "choice":
         return answer
@@ -118,7 +146,9 @@ def _answer_class(answer: str, gold: Mapping[str, Any]) -> Hashable:
             expression = parse_expression(answer)
             numbers = expression.numbers if gold.get("ordered") else tuple(sorted(expression.numbers))
             return expression.value, numbers, expression.operators <= _operators(gold)
-    except ExpressionError:
+        if gold.get("kind") == "json_schema":
+            return json.dumps(read_value(answer), sort_keys=True)
+    except (ExpressionError, ValueError):
         pass  # it is an answer all the same, and stands for what it says
     return tuple(answer.casefold().split())
 
@@ -186,4 +216,5 @@ GRADERS: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
     "math": grade_math,
     "choice": grade_choice,
     "gym": grade_gym,
+    "json_schema": _grade_json_schema,
 }

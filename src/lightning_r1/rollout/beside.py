@@ -9,7 +9,7 @@ import torch
 
 from lightning_r1.models.merging import as_whole
 from lightning_r1.models.policy import Policy
-from lightning_r1.rollout.engine import Finished, Progress, RolloutEngine
+from lightning_r1.rollout.engine import Finished, Progress, RolloutEngine, close
 from lightning_r1.types import Group, Prompt, Sampling
 
 
@@ -68,7 +68,8 @@ class BesideEngine:
         self.inner.wake()
 
     def close(self) -> None:
-        """Nothing was started."""
+        """End what the engine started."""
+        close(self.inner)
 
 
 @torch.no_grad()

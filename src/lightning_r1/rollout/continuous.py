@@ -88,6 +88,7 @@ class ContinuousEngine:
                 self.policy.model,
                 [prompt.token_ids for prompt in prompts for _ in range(size)],
                 sampling,
+                budgets=[sampling.budget(prompt) for prompt in prompts for _ in range(size)],
                 seed=seed_for("continuous", *seeds),
                 stop_ids=self.codec.stop_ids,
                 pad_id=self.codec.pad_id,

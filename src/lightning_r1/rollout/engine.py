@@ -13,7 +13,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,7 +42,11 @@ class RolloutEngine(Protocol):
     beside_training: bool
     """Whether :meth:`generate` may run in a thread while the policy trains: it samples from weights of its own,
     those of the last :meth:`sync_weights`, and draws no number from torch's global generator. An engine in this
-    process that only lacks the weights says so with ``can_have_own_weights = True``, and is given a copy."""
+    process that only lacks the weights says so with ``can_have_own_weights = True``, and is given a copy.
+
+    An engine that ends completions at :attr:`.Sampling.stop` says so with ``stops_at_texts = True``; one that ends
+    them wherever one of these may have been completed, with ``pauses_at_texts = True``: an environment's episodes
+    (:mod:`.episodes`) go on from there."""
 
     def generate(
         self,
@@ -102,9 +106,9 @@ def from_whole_weights(engine: RolloutEngine, policy: Policy) -> Iterator[None]:
 
 
 def close(engine: RolloutEngine) -> None:
-    """End what an engine that is another program started."""
-    if not engine.exact:
-        cast(OtherProgram, engine).close()
+    """End what an engine started: another program, say."""
+    if end := getattr(engine, "close", None):
+        end()
 
 
 def seed_for(*names: int | str) -> int:

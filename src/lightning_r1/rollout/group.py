@@ -24,6 +24,8 @@ from lightning_r1.types import Group, Prompt, Sampling
 # Idle rows are given away or dropped when they are this share of the batch: each drop copies the cache of the rows
 # that stay, and a share (not a number) bounds all copies of a rollout by a geometric series.
 _IDLE_SHARE = 0.25
+# Steps between two looks for texts that end a completion, on the host: what was written behind one is cut off.
+_LOOK_EVERY = 8
 
 
 class GroupEngine:
@@ -44,6 +46,7 @@ class GroupEngine:
     """
 
     exact = True
+    stops_at_texts = True
     beside_training = False  # it samples from the policy itself
     can_have_own_weights = True
 
@@ -130,8 +133,7 @@ class _Rollout:
         self.rows = Rows(rows, max(budgets), engine.codec, sampling, vocabulary, model.device)
         on_cpu = model.device.type == "cpu"
         self.check_every = engine.check_every or (1 if on_cpu else 16)
-        if sampling.stop:  # texts are looked for on the host
-            self.check_every = max(self.check_every, 8)
+        self.look_every = max(self.check_every, _LOOK_EVERY)
 
     def __iter__(self) -> Iterator[list[Written]]:
         rows = self.rows
@@ -153,7 +155,8 @@ class _Rollout:
             return True
         if rows.now % self.check_every:
             return False
-        rows.find_stop_texts(self.check_every)
+        if rows.now % self.look_every == 0:
+            rows.find_stop_texts(self.look_every)
         ended = rows.finished()
         return ended == len(rows.running) or (ended > 0 and ended + rows.idle >= _IDLE_SHARE * len(rows.live))
 

@@ -22,6 +22,7 @@ class HFEngine:
     """
 
     exact = True
+    stops_at_texts = True
     beside_training = False  # it samples from the policy itself, and draws from torch's global generator
 
     def __init__(self, policy: Policy, codec: Codec) -> None:

@@ -69,7 +69,9 @@ class Rows:
         """The last token of each row."""
         self.stopped = torch.ones(capacity, dtype=torch.bool, device=device)
         self.is_stop = torch.zeros(vocabulary, dtype=torch.bool)
-        self.is_stop[[token for token in codec.stop_ids if 0 <= token < vocabulary]] = True
+        # a stop text that is one token is seen as soon as it is drawn
+        stops = (*codec.stop_ids, *codec.tokens_of(sampling.stop))
+        self.is_stop[[token for token in stops if 0 <= token < vocabulary]] = True
         self.is_stop = self.is_stop.to(device)
         # a text is looked for in the last tokens only: as many as it has bytes, for a token has at least one
         self.tail = max((len(text.encode()) for text in sampling.stop), default=0)

@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from lightning_r1.types import Sampling
 
@@ -64,8 +65,8 @@ def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
     """The likeliest tokens whose mass reaches ``top_p``; the others at minus infinity."""
     # sorting 150,000 logits takes longer than a small model's step, and the first thousand are mostly enough; on an
-    # accelerator the question would stop the queue, and sorting is quick
-    if logits.device.type == "cpu" and logits.shape[-1] > _NUCLEUS:
+    # accelerator the question would stop the queue, and sorting is quick; numbers of an estimate have no values to ask
+    if logits.device.type == "cpu" and logits.shape[-1] > _NUCLEUS and not isinstance(logits, FakeTensor):
         ordered, order = logits.topk(_NUCLEUS, dim=-1)
         probabilities = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
         enough = bool((probabilities.sum(-1) >= top_p).all())

@@ -14,14 +14,14 @@ def completion_statistics(completions: Sequence[Completion], codec: Codec) -> di
     """Means over completions.
 
     Returns:
-        ``length_mean`` and ``think_length_mean`` in tokens; ``truncated_fraction`` that ran into
-        the token limit; ``reflection_rate``, reflective markers a completion; ``format_fraction``
-        with strict tags.
+        ``length_mean`` and ``think_length_mean`` in tokens of the policy's own; ``truncated_fraction`` that ran into
+        the token limit (or an environment's limit of turns); ``reflection_rate``, reflective markers a
+        completion; ``format_fraction`` with strict tags.
     """
     template = codec.template
     thinking = [template.tags.thinking(completion.text) for completion in completions]
     return {
-        "length_mean": fmean(len(completion.token_ids) for completion in completions),
+        "length_mean": fmean(completion.length for completion in completions),
         "think_length_mean": fmean(map(codec.thinking_tokens, completions)),
         "truncated_fraction": fmean(completion.finish_reason == "length" for completion in completions),
         "reflection_rate": fmean(count_reflections(text, template.reflection_markers) for text in thinking),

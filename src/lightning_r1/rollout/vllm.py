@@ -30,7 +30,7 @@ from lightning_r1.models.merging import plain_config
 from lightning_r1.models.policy import Policy
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime
-from lightning_r1.rollout.vllm_request import vllm_parameters, whole_group
+from lightning_r1.rollout.vllm_request import sampling_of, vllm_parameters, whole_group
 from lightning_r1.rollout.vllm_worker import EXTENSION
 from lightning_r1.types import Group, Prompt, Sampling
 
@@ -60,6 +60,7 @@ class VLLMEngine:
     """
 
     exact = False
+    pauses_at_texts = True  # it knows tokens alone, and stops at all that may complete a text
     beside_training = False  # it shares the GPU, and sleeps while the policy trains
 
     def __init__(
@@ -108,7 +109,9 @@ class VLLMEngine:
     ) -> list[Group]:
         """See :class:`~lightning_r1.rollout.engine.RolloutEngine`."""
         self.wake()
-        parameters = [vllm_parameters(sampling, seed, self.codec.stop_ids) for seed in seeds]
+        asked = [sampling_of(prompt, sampling) for prompt in prompts]
+        stops = (*self.codec.stop_ids, *self.codec.completing(sampling.stop))
+        parameters = [vllm_parameters(of, seed, stops) for of, seed in zip(asked, seeds, strict=True)]
         self._call("adding prompts", lambda: self._add(prompts, parameters))
         groups: dict[int, Group] = {}
         while len(groups) < len(prompts):
@@ -118,8 +121,8 @@ class VLLMEngine:
                     (list(one.token_ids), list(one.logprobs.logprobs))
                     for one in sorted(output.outputs, key=lambda one: one.index)
                 ]
-                rows = whole_group(rows, sampling, f"vLLM, prompt {prompts[index].id}")
-                groups[index] = as_group(prompts[index], self.codec, rows, self.version)
+                rows = whole_group(rows, asked[index], f"vLLM, prompt {prompts[index].id}")
+                groups[index] = as_group(prompts[index], self.codec, rows, self.version, sampling.stop)
                 if finished:
                     finished(index, groups[index])
                 if progress:

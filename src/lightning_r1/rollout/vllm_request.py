@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_r1.rollout.engine import EngineError
-from lightning_r1.types import Sampling
+from lightning_r1.types import Prompt, Sampling
 
 Row = tuple[list[int], list[float]]
 """Token ids and log-probabilities of a completion."""
+
+
+def sampling_of(prompt: Prompt, sampling: Sampling) -> Sampling:
+    """As the prompt is sampled: within its own budget of tokens."""
+    return replace(sampling, max_new_tokens=sampling.budget(prompt))
 
 
 def vllm_parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> dict[str, Any]:

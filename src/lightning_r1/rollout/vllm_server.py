@@ -32,7 +32,7 @@ from lightning_r1.parallel.collectives import all_gather, rank, together
 from lightning_r1.rollout.engine import EngineError, Finished, Progress, as_group
 from lightning_r1.rollout.in_time import InTime, as_answered
 from lightning_r1.rollout.vllm_http import FIX, VLLMRoutes
-from lightning_r1.rollout.vllm_request import Row, vllm_parameters, whole_group
+from lightning_r1.rollout.vllm_request import Row, sampling_of, vllm_parameters, whole_group
 from lightning_r1.types import Group, Prompt, Sampling
 
 
@@ -56,6 +56,7 @@ class VLLMServerEngine:
     """
 
     exact = False
+    pauses_at_texts = True  # it knows tokens alone, and stops at all that may complete a text
     beside_training = True  # another program, with weights of its own
 
     def __init__(
@@ -102,7 +103,7 @@ class VLLMServerEngine:
         groups: dict[int, Group] = {}
         self.wake()
         for index, rows in as_answered(asked, self.at_once):
-            groups[index] = as_group(prompts[index], self.codec, rows, self.version)
+            groups[index] = as_group(prompts[index], self.codec, rows, self.version, sampling.stop)
             if finished:
                 finished(index, groups[index])
             if progress:
@@ -114,7 +115,9 @@ class VLLMServerEngine:
         return self._sample
 
     def _sample(self, prompt: Prompt, sampling: Sampling, seed: int) -> list[Row]:
-        parameters = vllm_parameters(sampling, seed, self.codec.stop_ids)
+        sampling = sampling_of(prompt, sampling)
+        stops = (*self.codec.stop_ids, *self.codec.completing(sampling.stop))
+        parameters = vllm_parameters(sampling, seed, stops)
         path = "/inference/v1/generate"
         told = self.routes.ask(path, {"token_ids": list(prompt.token_ids), "sampling_params": parameters})
         try:

@@ -26,13 +26,13 @@ def extract_answer(text: str, tags: Tags) -> str | None:
     closing = tags.after_thinking(text)
     if closing is None:
         return None
-    inside = _last_tagged(closing, tags)
+    inside = last_tagged(closing, tags)
     boxed = last_boxed(closing if inside is None else inside)
     answer = boxed if boxed is not None else inside
     return answer.strip() or None if answer is not None else None
 
 
-def _last_tagged(text: str, tags: Tags) -> str | None:
+def last_tagged(text: str, tags: Tags) -> str | None:
     """Content of the last opening tag that is closed, up to its first closing tag."""
     last_close = text.rfind(tags.answer_close)
     start = text.rfind(tags.answer_open, 0, last_close) if last_close >= 0 else -1

@@ -3,25 +3,27 @@
 Checked when data is prepared, so that a bad gold is refused with its place in the file and can
 never turn into a reward of 0 for everybody.
 
-============== ============================================= ================================
-``kind``       keys                                          right answer
-============== ============================================= ================================
-``number``     ``value``; ``absolute_tolerance``,            the same number: exactly, or off by no
-               ``relative_tolerance``                        more than the larger tolerance allows
-``expression`` ``numbers``, ``target``; ``ordered``,         an expression that uses each number
-               ``operators`` ("+-*/")                        once and has the target's value
-``text``       ``value``                                     the same text but for case and spaces
-``math``       ``value``, LaTeX                              the same but for how it is written
-``choice``     ``value``, a letter; ``options``, texts       the same letter, or the option's text
-``gym``        ``task``, ``value``, ``metadata``;            full marks of reasoning-gym's scorer
-               ``parameters``
-``rule``       ``rule``: dotted path of a function         what ``function(question, response)`` says
-               of yours
-``code``       ``tests``: ``input``, ``output`` of each;     a program, or the ``function``, that
-               ``function``, ``language`` ("python"),        passes every test; run in a sandbox only
-               ``time_limit_s``, ``memory_limit_mb``,
-               ``tolerance``, ``rating``
-============== ============================================= ================================
+=============== ============================================= ================================
+``kind``        keys                                          right answer
+=============== ============================================= ================================
+``number``      ``value``; ``absolute_tolerance``,            the same number: exactly, or off by no
+                ``relative_tolerance``                        more than the larger tolerance allows
+``expression``  ``numbers``, ``target``; ``ordered``,         an expression that uses each number
+                ``operators`` ("+-*/")                        once and has the target's value
+``text``        ``value``                                     the same text but for case and spaces
+``math``        ``value``, LaTeX                              the same but for how it is written
+``choice``      ``value``, a letter; ``options``, texts       the same letter, or the option's text
+``gym``         ``task``, ``value``, ``metadata``;            full marks of reasoning-gym's scorer
+                ``parameters``
+``rule``        ``rule``: dotted path of a function         what ``function(question, response)`` says
+                of yours
+``code``        ``tests``: ``input``, ``output`` of each;     a program, or the ``function``, that
+                ``function``, ``language`` ("python"),        passes every test; run in a sandbox only
+                ``time_limit_s``, ``memory_limit_mb``,
+                ``tolerance``, ``rating``
+``json_schema`` ``schema``; ``values``, an object             JSON that the schema describes,
+                                                              with these values
+=============== ============================================= ================================
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from lightning_r1.text.hostile import hostile
 from lightning_r1.text.math_answers import read_answer
 from lightning_r1.text.math_shapes import Value
 from lightning_r1.text.program_output import read_value
+from lightning_r1.text.structured import check_schema_text
 
 _KEYS = {
     "number": ("value",),
@@ -48,6 +51,7 @@ _KEYS = {
     "gym": ("task", "value"),
     "rule": ("rule",),
     "code": ("tests",),
+    "json_schema": ("schema",),
 }
 PROGRAM_LANGUAGES = ("python", "cpp")
 
@@ -76,6 +80,8 @@ def check_gold(answer: Mapping[str, Any]) -> None:
         check_task(answer["task"])
     if kind == "code":
         _check_code(answer)
+    if kind == "json_schema":
+        check_schema_text(answer)
     if kind == "expression":
         _check_number("target", answer["target"])
         if not isinstance(answer["numbers"], list | tuple):

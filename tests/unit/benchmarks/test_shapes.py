@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from lightning_r1.benchmarks.plot import bars, curves
-from lightning_r1.benchmarks.shapes import SHAPES, random_model
+from lightning_r1.benchmarks.shapes import random_model, shape_config
 from lightning_r1.models.tokenizer import load_tokenizer
 
 
@@ -26,11 +26,17 @@ def test_a_folder_that_everything_loads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "parameters"),
-    [("qwen2_5_0_5b", 494_032_768), ("qwen2_5_1_5b", 1_543_714_304), ("qwen2_5_7b", 7_615_616_512)],
+    [
+        ("qwen2_5_0_5b", 494_032_768),
+        ("qwen2_5_1_5b", 1_543_714_304),
+        ("qwen2_5_3b", 3_085_938_688),
+        ("qwen2_5_7b", 7_615_616_512),
+        ("llama3_1_8b", 8_030_261_248),
+    ],
 )
 def test_as_many_parameters_as_the_published_ones(shape: str, parameters: int) -> None:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **SHAPES[shape]))
+        model = AutoModelForCausalLM.from_config(shape_config(shape))
     assert model.num_parameters() == parameters
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,10 @@ def test_facts_of_a_rollout(codec: Codec, tmp_path: Path) -> None:
     assert (facts.lowest, facts.highest) == (3.0, 5.0)
     assert facts.wrong_format == {"accuracy": 1 / 6, "format": 3 / 6, "liked": 0}
     assert facts.unstopped == 1 / 6  # two tokens of sixteen, and no stop token
+    short = [replace(one, group=replace(one.group, prompt=replace(one.group.prompt, token_budget=2)))
+             for one in module.last_rollout.scored]  # fmt: skip
+    module.last_rollout = replace(module.last_rollout, scored=short)
+    assert facts_of(module).unstopped == 0  # its own budget is used up
     assert (facts.age, facts.repetition) == (0, 0)
     assert facts.preference == 3
     assert facts.rules == pytest.approx((3 / 6 + 3 / 6) / 2)

@@ -38,7 +38,10 @@ DIGITS = "+reward.rewards.digits={_target_: helpers.rewards.digits_are_good, sca
 
 WRONG = {
     "a folder that is none": (["model.path=./nowhere"], r"model\.path=\./nowhere: there is no model there; make it"),
-    "a hub id that is none": (["model.path=org/none"], r"model\.path=org/none: it cannot be loaded \(.*; set it to a"),
+    "a hub id that is none": (
+        ["model.path=org/none"],
+        r"model\.path=org/none: HF_HUB_OFFLINE is set, and .*hf download",
+    ),
     "a context too short for training": (
         ["algo.sampling.max_new_tokens=95"],
         r"algo\.sampling\.max_new_tokens=95: .* up to 5 tokens .* context of 96; lower it or data\.max_prompt_tokens",

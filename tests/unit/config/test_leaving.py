@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from helpers.slurm import FakeSlurm
-from lightning_r1.config import compose
+from lightning_r1.config import compose, leaving
 from lightning_r1.config.compose import recipe
-from lightning_r1.parallel.interruption import Interrupted
+from lightning_r1.parallel.interruption import Interrupted, interruption
 
 COMMAND = ["recipes/train.py", "experiment=mini_r1_zero"]
 
@@ -83,3 +83,54 @@ def test_other_ranks_leave_the_job_to_the_first_and_end_behind_it(
     assert slurm.asked == []
     assert slept == [10.0]
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_is_told_with_the_command(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda config: signal.raise_signal(signal.SIGINT)) == 75
+    words = "unfinished: Ctrl-C. The same command goes on from what is saved: python recipes/train.py"
+    assert capsys.readouterr().err == f"{words} experiment=mini_r1_zero\n"
+
+
+def test_a_second_ctrl_c_is_told_as_what_it_is(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(config: Any) -> None:
+        with interruption.waiting():
+            signal.raise_signal(signal.SIGINT)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                sys.exit(1)  # as Lightning does
+
+    assert run(work) == 75
+    assert "unfinished: Ctrl-C twice ended it at once, and what was not saved is lost. The" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "argv", "command"),
+    [
+        (["python", "recipes/train.py", "a=1"], ["recipes/train.py", "a=1"], "python recipes/evaluate.py b=2"),
+        (
+            [".venv/bin/python", "../r/recipes/train.py", "a=1"],
+            ["../r/recipes/train.py", "a=1"],
+            ".venv/bin/python ../r/recipes/evaluate.py b=2",
+        ),
+        (
+            ["python3", "-m", "lightning_r1", "train", "a=1"],
+            ["/r/recipes/train.py", "a=1"],
+            "python3 -m lightning_r1 evaluate b=2",
+        ),
+        (
+            ["/venv/bin/python", "/venv/bin/lightning-r1", "train", "a=1"],
+            ["/r/recipes/train.py", "a=1"],
+            "lightning-r1 evaluate b=2",
+        ),
+        (["python", "-m", "pytest"], ["/x/pytest/__main__.py"], "python recipes/evaluate.py b=2"),
+    ],
+)
+def test_commands_are_written_as_this_one_was(
+    typed: list[str], argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    monkeypatch.setattr(sys, "argv", argv)
+    assert leaving.command("evaluate", "b=2") == command
+    if argv[0].endswith("train.py"):
+        assert leaving.same_command() == command.replace("evaluate", "train").replace("b=2", "a=1")

@@ -51,6 +51,28 @@ def test_other_keys_and_bare_values(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_may_say_its_language_domain_and_budget(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        {**GOOD, "language": "de", "token_budget": 64},
+        {"question": "Name a river.", "domain": "helpful"},
+        {"question": "多少是二加三？", "domain": "harmless", "answer": {}, "language": "zh"},
+    )
+    expected = [
+        Row("problems/1", "1+1", GOOD["answer"], "reasoning", "de", 64),
+        Row("problems/2", "Name a river.", {}, "helpful", "en", None),
+        Row("problems/3", "多少是二加三？", {}, "harmless", "zh", None),
+    ]
+    assert list(jsonl_rows(path)) == expected
+
+
+def test_languages_are_told_from_the_script_where_lines_do_not_say(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD, {**GOOD, "question": "多少是二加三？"}, {**GOOD, "language": "fr"})
+    assert [row.language for row in jsonl_rows(path, language="detect")] == ["en", "zh", "fr"]
+    with pytest.raises(ValueError, match="language='klingon': expected an ISO 639-1 code"):
+        list(jsonl_rows(path, language="klingon"))
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert list(jsonl_rows(write(tmp_path, ""))) == []
 
@@ -77,6 +99,11 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
             {**GOOD, "answer": {"kind": "number", "value": "x"}},
             ["key 'answer'", "answer.value='x'", "expected a number"],
         ),
+        ({**GOOD, "domain": "algebra"}, ["key 'domain' is 'algebra', expected one of reasoning", "rename it if"]),
+        ({**GOOD, "language": "klingon"}, ["key 'language'", "expected an ISO 639-1 code"]),
+        ({**GOOD, "token_budget": 0}, ["key 'token_budget' is 0, expected a whole number >= 1"]),
+        ({**GOOD, "token_budget": "many"}, ["key 'token_budget' is 'many'"]),
+        ({"question": "1+1", "domain": "helpful", "answer": 2}, ["key 'answer'", "answer.kind=None"]),
         ({**GOOD, "answer": {"kind": ["number"], "value": 1}}, ["key 'answer'", "answer.kind=['number']"]),
     ],
     ids=str,
@@ -119,7 +146,7 @@ def test_a_data_error_is_a_value_error() -> None:
 def test_rows_become_prompts(codec: Codec) -> None:
     rows = [
         Row("operators/2?5?1=9", "2?5?1=9", {"kind": "number", "value": 9}),
-        Row("7", "1+1", {"kind": "text", "value": "2"}),
+        Row("7", "1+1", {"kind": "text", "value": "2"}, token_budget=8),
     ]
 
     first, second = as_prompts(rows, codec)
@@ -128,7 +155,7 @@ def test_rows_become_prompts(codec: Codec) -> None:
     assert first.text == "2?5?1=9<think>"
     assert first.token_ids == codec.encode("2?5?1=9<think>")
     assert first.answer == {"kind": "number", "value": 9}
-    assert (second.id, second.source) == ("7", "7")
+    assert (second.id, second.source, second.token_budget) == ("7", "7", 8)
 
 
 def test_splits_are_a_hash_of_the_key() -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.models import tiny_policy
-from helpers.prompts import mini_codec
+from helpers.prompts import mini_codec, mini_template
+from lightning_r1.config.compose import compose_config
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.export import export_model, read_card
+from lightning_r1.models.tokenizer import number_tokenizer
 
 CARD = {"phase": "r1_zero", "steps": 12}
 
@@ -99,11 +103,71 @@ def test_a_tokenizer_that_would_be_read_back_as_another_is_refused(family: str, 
         assert tuple(ids) == codec.encode("2?15?1=9<think>")
 
 
+CONVERSATION = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "1+1"},
+    {"role": "assistant", "content": "<think>\n1, 2</think>\n\n2"},
+    {"role": "user", "content": "2+2"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    {
+        # what the chat templates of DeepSeek-R1 and of Qwen's thinking models render, BOS apart
+        "deepseek_r1": (
+            "be brief<｜User｜>1+1<｜Assistant｜>\n\n2<｜end▁of▁sentence｜><｜User｜>2+2<｜Assistant｜><think>\n"
+        ),
+        "chatml": (
+            "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n1+1<|im_end|>\n<|im_start|>assistant\n\n\n2"
+            "<|im_end|>\n<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n<think>\n"
+        ),
+    }.items(),
+)
+def test_a_conversation_shows_earlier_turns_without_their_thinking(name: str, expected: str) -> None:
+    template = instantiate(compose_config("evaluate", ["model.path=org/model", f"template={name}"])["template"])
+    tokenizer = number_tokenizer()
+    tokenizer.chat_template = template.chat_template(bos="<s>")
+    rendered = tokenizer.apply_chat_template(CONVERSATION, tokenize=False, add_generation_prompt=True)
+    assert rendered == "<s>" + expected
+    alone = tokenizer.apply_chat_template(CONVERSATION[-1:], tokenize=False, add_generation_prompt=True)
+    assert alone == "<s>" + template.render("2+2")
+
+
+def test_the_chat_template_puts_bos_where_the_tokenizer_does(tmp_path: Path) -> None:
+    # a chat's text is tokenised without special tokens: BOS has to be in it, as it was in training
+    tokenizer = number_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    codec = Codec(mini_template(), tokenizer)
+    assert codec.encode("1")[0] == 1
+    folder = export_model(tiny_policy(), codec, tmp_path / "model", card={})
+    messages = [{"role": "user", "content": "2+2"}]
+    ids = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        messages, add_generation_prompt=True, return_dict=False
+    )
+    assert tuple(ids) == codec.encode("2+2<think>")
+
+
+@pytest.mark.parametrize(
+    ("prefill", "written"),
+    [("<think>", "2+2=4</think>4<eos>"), ("<think>\n", "2+2=4</think>4"), ("", "<think>2+2=4</think>4<eos><pad>")],
+)
+def test_transformers_takes_thinking_and_answer_apart(prefill: str, written: str, tmp_path: Path) -> None:
+    codec = mini_codec(prompt="<think>?</think> {question}\n=", prefill=prefill)
+    tokenizer = AutoTokenizer.from_pretrained(export_model(tiny_policy(), codec, tmp_path / "model", card={}))
+    prompt = codec.template.render("<think>2+2")
+    parsed = tokenizer.parse_response(written, prefix=prompt)
+    assert parsed == {"role": "assistant", "thinking": "2+2=4", "content": "4"}
+    unfinished = tokenizer.parse_response(written.partition("=")[0], prefix=prompt)
+    assert unfinished == {"role": "assistant", "thinking": "2+2"}
+
+
 def test_generation_defaults_are_the_papers_evaluation(tmp_path: Path) -> None:
     codec = mini_codec(stop=("</answer>",))
     folder = export_model(tiny_policy(), codec, tmp_path / "model", card={})
     defaults = GenerationConfig.from_pretrained(folder)
     assert (defaults.do_sample, defaults.temperature, defaults.top_p) == (True, 0.6, 0.95)
+    assert defaults.top_k == 0  # else transformers samples from the likeliest 50, and vLLM from all
     assert defaults.eos_token_id == [2, 6]
     assert (defaults.pad_token_id, defaults.bos_token_id) == (0, 1)
 

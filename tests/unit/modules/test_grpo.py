@@ -373,7 +373,7 @@ LOG_NAMES = {
     ("overrides", "absent"), [((), set()), (("algo.kl_coef=0", "algo.num_iterations=2"), {"policy/kl_ref"})]
 )
 def test_log_names_are_fixed(overrides: tuple[str, ...], absent: set[str], tmp_path: Path) -> None:
-    train(quick_rl(tmp_path, random_base(tmp_path / "base"), *overrides))
+    train(quick_rl(tmp_path, random_base(tmp_path / "base"), "algo.dead_groups=keep", *overrides))
     with (tmp_path / "coin" / "rl" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {"step"} | LOG_NAMES - absent
@@ -381,6 +381,18 @@ def test_log_names_are_fixed(overrides: tuple[str, ...], absent: set[str], tmp_p
     assert [(int(row["step"]), bool(row["policy/loss"])) for row in rows] == [
         (0, False), (1, True), (2, True), (3, True), (3, False),
     ]  # fmt: skip
+
+
+def test_a_minibatch_without_a_token_has_no_means(grpo: Any, tmp_path: Path) -> None:
+    """A policy that has nothing to learn from has not lost its entropy."""
+    for dead_groups, logged in (("keep", True), ("drop", False)):
+        log = Memory()
+        module = grpo(rewards={"same": lambda prompt, completion: 1.0}, dead_groups=dead_groups)
+        fit(module, steps=2, folder=tmp_path, loggers=[log])
+        assert [name in numbers for _, numbers in log.rows for name in ("policy/entropy", "policy/ratio_max")] == (
+            [logged] * 4
+        )
+        assert log.column("policy/loss") == log.column("optim/grad_norm") == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])

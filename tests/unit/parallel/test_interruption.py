@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lightning_r1.parallel.interruption import Interrupted, first_of_job, interruption
+from lightning_r1.parallel.interruption import Interrupted, alone_with_ctrl_c, first_of_job, interruption
 
 ALL = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM]
 
@@ -111,6 +111,32 @@ def test_processes_that_belong_to_it_are_asked_by_sigterm() -> None:
         with interruption.waiting():
             signal.raise_signal(signal.SIGINT)
         assert child.wait() == 5
+
+
+def test_ranks_that_are_started_never_see_ctrl_c() -> None:
+    class Launcher:
+        def _call_children_scripts(self) -> None:
+            asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+            self.told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout
+
+    launcher = Launcher()
+    alone_with_ctrl_c(launcher)
+    alone_with_ctrl_c(None)
+    launcher._call_children_scripts()
+    assert launcher.told == "True\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_only_the_first_rank_hears_ctrl_c(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with interruption.listening(), interruption.waiting():
+        signal.raise_signal(signal.SIGINT)
+        interruption.look()
+    monkeypatch.delenv("LOCAL_RANK")
+    with interruption.listening(), interruption.waiting():
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.wanted
+    assert "once more, and it ends at once" in capfd.readouterr().err
 
 
 def test_behind_the_deadline_it_is_wanted() -> None:

@@ -168,7 +168,7 @@ def test_changed_code_that_the_node_runs_is_another_key(file: str, edit: Any) ->
 @pytest.mark.parametrize(
     "file",
     [
-        "report.py",
+        "report/page.py",
         "benchmarks/grpo_step_vs_trl.py",
         "pipeline/graph.py",
         "callbacks/console.py",  # imported by the verb, and decides no number
@@ -206,10 +206,10 @@ def test_what_a_verb_imports_counts_but_not_how_it_is_shown_or_configured(source
     sources("train.py", "from lightning_r1.callbacks.bar import bar\nfrom lightning_r1.config.read import read\n")
     sources("train.py", "from lightning_r1.report import draw\nfrom lightning_r1.steps import steps\n")
     sources("config/read.py", "from lightning_r1.deep import x\n")
-    for file in ("callbacks/bar.py", "report.py", "deep.py", "steps.py"):
+    for file in ("callbacks/bar.py", "report/page.py", "deep.py", "steps.py"):
         sources(file, "")
     before = sources.key({})
-    for file in ("callbacks/bar.py", "config/read.py", "report.py", "deep.py"):
+    for file in ("callbacks/bar.py", "config/read.py", "report/page.py", "deep.py"):
         sources(file, "changed = 1\n")
     assert sources.key({}) == before
     sources("steps.py", "changed = 1\n")

@@ -101,6 +101,9 @@ def test_the_summary_names_every_node(fakes: list[str], tmp_path: Path) -> None:
     assert summary["nodes"].keys() == {"base", "rl"}
     assert summary["nodes"]["rl"].keys() == {"key", "status", "seconds", "path", "eval"}
     assert summary["nodes"]["rl"]["eval"] == SCORES
+    page = (tmp_path / "small" / "report.html").read_text()
+    assert "finished, 2 nodes" in page
+    assert "held-out scores" in page  # its tables are known from the config that is kept beside it
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -129,7 +132,7 @@ def test_tables_and_curves_are_shown_at_the_end(
     shown = said(capsys)
     assert f"curves of {tmp_path}/small/rl " in shown
     assert shown.count("curves of") == 1  # of those that are named
-    assert f"numbers in {tmp_path}/small/summary.json" in shown
+    assert f"numbers {tmp_path}/small/summary.json" in shown
     assert "held-out scores" in shown
     # four problems more, all in one direction: p = 2 / 2**4
     assert "rl 0.50 ±.25 +50 noise" in shown

@@ -11,7 +11,8 @@ import pytest
 
 from lightning_r1.config.compose import compose_config
 from lightning_r1.pipeline import graph
-from lightning_r1.pipeline.tables import difference, tables
+from lightning_r1.pipeline.tables import change, tables
+from lightning_r1.report.stages import difference
 
 COLUMNS = {"pass@1": "easy/pass@1", "format": "easy/format", "thinking": "easy/length", "safe": "talk/pass@1"}
 
@@ -28,6 +29,11 @@ def result(folder: Path, *right: Sequence[bool], step: int = 10, **numbers: floa
     if right:
         leave(folder / "evaluations" / f"easy-{step:05d}.jsonl", *right)
     return {"path": str(folder), "eval": {f"eval/{name}": value for name, value in numbers.items()}}
+
+
+def told(results: dict[str, Any], first: str, second: str, set_name: str) -> str:
+    """A difference as the console tells it."""
+    return change(difference(results, first, second, set_name))
 
 
 def cells(results: dict[str, Any], rows: dict[str, list[str]]) -> dict[str, list[list[str]]]:
@@ -81,9 +87,9 @@ def test_a_problem_with_several_samples_counts_once(tmp_path: Path) -> None:
         "a": result(tmp_path / "a", *[[True, False, False, False]] * 8),
         "b": result(tmp_path / "b", *[[True, True, True, False]] * 8),
     }
-    assert difference(results, "a", "b", "easy") == "+50"
-    assert difference(results, "b", "a", "easy") == "-50"
-    assert difference(results, "a", "a", "easy") == "+0 noise"
+    assert told(results, "a", "b", "easy") == "+50"
+    assert told(results, "b", "a", "easy") == "-50"
+    assert told(results, "a", "a", "easy") == "+0 noise"
 
 
 def test_the_last_evaluation_of_the_set_counts(tmp_path: Path) -> None:
@@ -92,24 +98,24 @@ def test_the_last_evaluation_of_the_set_counts(tmp_path: Path) -> None:
     leave(evaluations / "easy-100000.jsonl", *[[True]] * 8)  # one digit more sorts before by name
     leave(evaluations / "easy-to-read-200000.jsonl", [True])  # another set
     leave(evaluations / "hard-00001.jsonl", [True])
-    assert difference(results, "a", "b", "easy") == "+100"
+    assert told(results, "a", "b", "easy") == "+100"
 
 
 def test_an_evaluation_run_keeps_its_samples_elsewhere(tmp_path: Path) -> None:
     results = {"a": result(tmp_path / "a", *[[False]] * 8), "b": result(tmp_path / "b")}
     leave(tmp_path / "b" / "samples" / "easy.jsonl", *[[True]] * 8)
-    assert difference(results, "a", "b", "easy") == "+100"
+    assert told(results, "a", "b", "easy") == "+100"
 
 
 def test_without_an_evaluation_there_is_no_difference(tmp_path: Path) -> None:
     results = {"a": result(tmp_path / "a", [True]), "b": result(tmp_path / "b")}
-    assert difference(results, "a", "b", "easy") == difference(results, "b", "a", "easy") == ""
+    assert told(results, "a", "b", "easy") == told(results, "b", "a", "easy") == ""
 
 
 def test_rows_of_other_problems_are_not_compared(tmp_path: Path) -> None:
     results = {"a": result(tmp_path / "a", [True]), "b": result(tmp_path / "b", [True], [True])}
     with pytest.raises(ValueError, match="same problems"):
-        difference(results, "a", "b", "easy")
+        told(results, "a", "b", "easy")
 
 
 def test_the_tables_of_the_miniature_compare_the_same_problems(tmp_path: Path) -> None:

@@ -94,6 +94,15 @@ def test_stops_and_lengths(codec: Codec) -> None:
     assert {done.finish_reason for group in groups for done in group.completions} == {"stop", "length"}
 
 
+def test_a_prompt_is_sampled_within_its_own_budget(codec: Codec) -> None:
+    first, second = prompts_of_lengths(codec, [4, 7])
+    groups = ContinuousEngine(tiny_policy(), codec).generate(
+        [replace(first, token_budget=2), second], HOW, seeds=[1, 2]
+    )
+    assert {len(done.token_ids) for done in groups[0].completions} <= {1, 2}
+    assert max(len(done.token_ids) for done in groups[1].completions) > 2
+
+
 def test_groups_are_given_away_when_whole(codec: Codec) -> None:
     given: dict[int, Group] = {}
     told: list[tuple[int, int]] = []

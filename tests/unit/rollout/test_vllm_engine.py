@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,6 +117,21 @@ def test_what_was_not_asked_for_is_refused(
     fake.lengths = lengths
     with pytest.raises(EngineError, match=rf"vLLM, prompt test/0: .*{expected}"):
         engine.generate(prompts_of_lengths(codec, [4]), HOW, seeds=[1])
+
+
+def test_a_prompt_is_asked_for_within_its_own_budget(
+    engine: VLLMEngine, fake: FakeLLMEngine, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = prompts_of_lengths(codec, [4, 4])
+    asked: list[int] = []
+    monkeypatch.setattr(engine, "_add", lambda prompts, how: asked.extend(one["max_tokens"] for one in how) or
+                        fake.asked.extend(["0", "1"]))  # fmt: skip
+    fake.lengths = (2, 2)
+    engine.generate([replace(first, token_budget=2), second], HOW, seeds=[1, 2])
+    assert asked == [2, 3]
+    fake.lengths = (2, 3)  # one too many
+    with pytest.raises(EngineError, match="where 1 to 2 of each were asked for"):
+        engine.generate([replace(first, token_budget=2)] * 2, HOW, seeds=[1, 2])
 
 
 def test_sleep_and_wake(engine: VLLMEngine, fake: FakeLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:

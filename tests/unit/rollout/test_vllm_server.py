@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from helpers.endpoint import drips, floods, hangs, http, sends
+from helpers.environments import Answers
 from helpers.fake_vllm import GENERATE, FakeVLLM, serving
 from helpers.models import tiny_policy
 from helpers.prompts import prompts_of_lengths
@@ -25,6 +26,9 @@ from lightning_r1.experience.parity import logprob_gap
 from lightning_r1.models.codec import Codec
 from lightning_r1.rollout import vllm_server
 from lightning_r1.rollout.engine import EngineError
+from lightning_r1.rollout.environment import Reply
+from lightning_r1.rollout.episodes import Budget, EpisodeEngine
+from lightning_r1.rollout.group import GroupEngine
 from lightning_r1.rollout.serve_vllm import serve_command, serve_environment
 from lightning_r1.rollout.vllm_server import VLLMServerEngine
 from lightning_r1.train import train
@@ -72,6 +76,15 @@ def test_weights_arrive_and_samples_are_the_policys(url: str, fake: FakeVLLM, co
     assert once == ["/health", "r1_describe", *update, *update]
 
 
+def test_a_prompt_is_sampled_within_its_own_budget(url: str, codec: Codec) -> None:
+    engine = engine_of(url, codec)
+    engine.sync_weights(1)
+    first, second = prompts_of_lengths(codec, [4, 9])
+    groups = engine.generate([replace(first, token_budget=1), second], HOW, seeds=[1, 2])
+    assert {len(done.token_ids) for done in groups[0].completions} == {1}
+    assert max(len(done.token_ids) for done in groups[1].completions) > 1
+
+
 def test_groups_are_in_order_and_given_away_when_whole(url: str, codec: Codec) -> None:
     engine = engine_of(url, codec)
     engine.sync_weights(1)
@@ -84,6 +97,29 @@ def test_groups_are_in_order_and_given_away_when_whole(url: str, codec: Codec) -
     assert sampled(engine) == groups
     greedy = sampled(engine, replace(HOW, temperature=0.0))
     assert all(len(group.completions) == 3 and len(set(group.completions)) == 1 for group in greedy)
+
+
+def test_episodes_stop_at_texts_that_the_server_does_not_know(url: str, fake: FakeVLLM, codec: Codec) -> None:
+    """It is told the tokens that may complete one, and an episode goes on where none did."""
+    engine = engine_of(url, codec)
+    engine.sync_weights(1)
+    prompts = prompts_of_lengths(codec, [3, 5, 8])
+    greedy = Sampling(group_size=1, max_new_tokens=24, temperature=0.0)
+    plain = GroupEngine(fake.policy, codec).generate(prompts, greedy, seeds=[0, 0, 0])
+    # texts of two tokens: the second alone completes none
+    written = [codec.decode(group.completions[0].token_ids[place : place + 2]) for group in plain for place in (4, 9)]
+    world = Answers(tuple(dict.fromkeys(written)), lambda prompt, seed, text: Reply("77"))
+    budget = Budget(max_turns=4, max_reply_tokens=4)
+    expected, ours = (
+        EpisodeEngine(inner, world, codec, budget).generate(prompts, greedy, seeds=[0, 0, 0])
+        for inner in (GroupEngine(fake.policy, codec), engine)
+    )
+    facts = [[(one.token_ids, one.sampled, one.replies, one.finish_reason) for one in group.completions]
+             for groups in (expected, ours) for group in groups]  # fmt: skip
+    assert facts[:3] == facts[3:]
+    replies = sum(len(group.completions[0].replies) for group in ours)
+    assert replies >= 3
+    assert fake.calls.count(GENERATE) > 3 + replies  # it paused
 
 
 def test_the_key_is_sent(fake: FakeVLLM, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,3 +96,15 @@ def test_the_fingerprint_changes_with_every_part_of_it() -> None:
 @pytest.mark.parametrize("fields", [{"name": "other"}, {"reflection_markers": ("wait",)}, {"reflection_markers": ()}])
 def test_names_and_markers_are_not_part_of_it(fields: dict[str, object]) -> None:
     assert template(**fields).fingerprint() == template().fingerprint()
+
+
+@pytest.mark.parametrize("fields", [{"turn_end": "<end>"}, {"system": "S: {system}\n"}])
+def test_how_a_chat_goes_on_is_not_part_of_it(fields: dict[str, object]) -> None:
+    # a model is trained on single questions
+    assert template(**fields).fingerprint() == template().fingerprint()
+
+
+@pytest.mark.parametrize("system", ["", "no slot", "{system}{system}"])
+def test_exactly_one_slot_of_a_system_message(system: str) -> None:
+    with pytest.raises(ValueError, match=r"template\.system=.*\{system\} exactly once"):
+        template(system=system)

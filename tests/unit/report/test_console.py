@@ -12,20 +12,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from helpers.console import said
-from lightning_r1 import report as report_module
+from helpers.run_folders import log
 from lightning_r1.callbacks.console import console
-from lightning_r1.callbacks.csv_log import MetricsCSV
 from lightning_r1.config.errors import ConfigError
-from lightning_r1.report import PANELS, evaluation_tables, read_curves, report, running_mean, show, side_by_side
+from lightning_r1.report import curves as curves_module
+from lightning_r1.report.console import evaluation_tables, show, side_by_side
+from lightning_r1.report.curves import PANELS, draw_curves
+from lightning_r1.report.read import read_curves
+from lightning_r1.report.series import running_mean
 from lightning_r1.text.records import write_jsonl
-
-
-def log(run_dir: Path, *rows: dict[str, float]) -> None:
-    """A ``metrics.csv`` with these rows; ``step`` is one of the numbers."""
-    metrics = MetricsCSV(run_dir / "metrics.csv")
-    metrics.start_at(0)
-    for row in rows:
-        metrics.log_metrics({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
 
 
 def trained(run_dir: Path, steps: int = 80) -> None:
@@ -53,9 +48,9 @@ def trained(run_dir: Path, steps: int = 80) -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures of the reports that are made, before they are painted, which takes the longest."""
     figures: list[Any] = []
-    close = report_module.plt.close
+    close = curves_module.plt.close
     monkeypatch.setattr(Figure, "savefig", lambda *args, **kwargs: None)
-    monkeypatch.setattr(report_module.plt, "close", lambda figure: (figures.append(figure), close(figure)))
+    monkeypatch.setattr(curves_module.plt, "close", lambda figure: (figures.append(figure), close(figure)))
     return figures
 
 
@@ -73,7 +68,7 @@ def lines(figure: Any) -> dict[str, dict[str, list[tuple[float, float]]]]:
 
 def test_a_picture_of_sensible_size_is_made(tmp_path: Path) -> None:
     trained(tmp_path)
-    picture = report(tmp_path)
+    picture = draw_curves(tmp_path)
     assert picture == tmp_path / "curves.png"
     with Image.open(picture) as image:
         image.load()
@@ -89,7 +84,7 @@ def test_a_picture_of_sensible_size_is_made(tmp_path: Path) -> None:
 
 def test_the_curves_are_the_numbers(tmp_path: Path, drawn: list[Any]) -> None:
     trained(tmp_path)
-    report(tmp_path)
+    draw_curves(tmp_path)
     panels = lines(drawn[0])
     assert list(panels) == [title for title, _ in PANELS]
     assert panels["accuracy"]["held out"] == [(0, 0.05), (80, 0.9)]
@@ -105,7 +100,7 @@ def test_the_curves_are_the_numbers(tmp_path: Path, drawn: list[Any]) -> None:
 
 def test_what_was_not_measured_says_so(tmp_path: Path, drawn: list[Any]) -> None:
     trained(tmp_path)
-    report(tmp_path)
+    draw_curves(tmp_path)
     says = {
         axis.get_title(loc="left"): "not measured in this run" in [text.get_text() for text in axis.texts]
         for axis in drawn[0].axes
@@ -118,20 +113,20 @@ def test_what_was_not_measured_says_so(tmp_path: Path, drawn: list[Any]) -> None
 )
 def test_a_run_without_any_of_the_numbers_has_empty_panels(rows: Any, tmp_path: Path, drawn: list[Any]) -> None:
     log(tmp_path, *rows)
-    report(tmp_path)
+    draw_curves(tmp_path)
     assert all(len(axis.get_lines()) == 0 for axis in drawn[0].axes)
     assert [len(axis.texts) for axis in drawn[0].axes] == [1] * len(PANELS)
 
 
 def test_a_number_that_could_not_be_measured_does_not_break_its_curve(tmp_path: Path, drawn: list[Any]) -> None:
     log(tmp_path, *({"step": step, "policy/entropy": math.nan if step == 2 else 1.0} for step in range(1, 4)))
-    report(tmp_path)
+    draw_curves(tmp_path)
     assert lines(drawn[0])["entropy (nats a token)"]["training"] == [(1, 1.0), (2, 1.0), (3, 1.0)]
 
 
 def test_a_run_of_one_step_is_drawn(tmp_path: Path, drawn: list[Any]) -> None:
     log(tmp_path, {"step": 1, "rollout/reward_mean": 0.5})
-    report(tmp_path)
+    draw_curves(tmp_path)
     assert lines(drawn[0])["reward"]["sum"] == [(1, 0.5)]
 
 
@@ -141,7 +136,7 @@ def test_every_set_is_drawn_and_told_apart(tmp_path: Path, drawn: list[Any]) -> 
         {"step": 0, "eval/easy/pass@1": 0.5, "eval/hard/pass@1": 0.1},
         {"step": 9, "eval/easy/pass@1": 0.9, "eval/hard/pass@1": 0.3},
     )
-    report(tmp_path)
+    draw_curves(tmp_path)
     (axis,) = (axis for axis in drawn[0].axes if axis.get_title(loc="left") == "accuracy")
     found = {line.get_label(): list(line.get_ydata()) for line in axis.get_lines()}
     assert found == {"held out: easy": [0.5, 0.9], "held out: hard": [0.1, 0.3]}
@@ -150,9 +145,9 @@ def test_every_set_is_drawn_and_told_apart(tmp_path: Path, drawn: list[Any]) -> 
 
 def test_drawing_again_replaces_the_picture(tmp_path: Path) -> None:
     trained(tmp_path, steps=5)
-    first = report(tmp_path).read_bytes()
+    first = draw_curves(tmp_path).read_bytes()
     trained(tmp_path, steps=9)
-    assert report(tmp_path).read_bytes() != first
+    assert draw_curves(tmp_path).read_bytes() != first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.csv"]
 
 
@@ -160,7 +155,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=rf"run={tmp_path}: there is no metrics\.csv; give the folder of a training run"
     ):
-        report(tmp_path)
+        draw_curves(tmp_path)
 
 
 def test_curves_hold_what_was_logged_at_each_step(tmp_path: Path) -> None:
@@ -260,6 +255,7 @@ def test_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     evaluated(tmp_path, "a", {0: [("[bold]early[/bold]", False)], 5: [("<think>late", True)]})
     show(tmp_path)
     shown = said(capsys)
+    assert f"report in {tmp_path}/report.html" in shown
     assert f"curves in {tmp_path}/curves.png" in shown
     # as they were written, whatever the console would make of it
     assert "a0? │ [bold]early[/bold] │ <think>late" in shown

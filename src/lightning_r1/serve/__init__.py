@@ -1,0 +1,1 @@
+"""The verb *serve*: talking with a model, in the terminal or through a server."""
