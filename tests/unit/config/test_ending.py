@@ -15,7 +15,9 @@ from lightning_r1.config.run_folder import SUMMARY
 
 
 def config(output: Path, *chosen: str) -> dict[str, Any]:
-    return compose_config("train", [*(chosen or ["experiment=mini_r1_zero"]), f"paths.output_dir={output}", "name=mine"])
+    return compose_config(
+        "train", [*(chosen or ["experiment=mini_r1_zero"]), f"paths.output_dir={output}", "name=mine"]
+    )
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
