@@ -37,7 +37,7 @@ def card_text(card: Mapping[str, Any], *, license: Mapping[str, str], remembers:
 def _front_matter(card: Mapping[str, Any], license: Mapping[str, str]) -> str:
     judges = card["kind"] == "reward_model"
     # a base from a hub is named there; folders of one machine are nobody's base elsewhere
-    first = card["lineage"][0]["model"] if card["lineage"] else ""
+    first = card["lineage"][0].get("model", "") if card["lineage"] else ""
     hub = sorted({source["hub"] for source in card["data"] if "hub" in source})
     facts: dict[str, Any] = {
         "library_name": "transformers",

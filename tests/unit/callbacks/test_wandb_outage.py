@@ -50,6 +50,7 @@ def test_a_server_that_is_not_there_makes_the_run_an_offline_one(
             logger.log_metrics({"policy/loss": 0.5}, step)
         logger.end()
     assert capsys.readouterr().out.count("W&B") == 1
+    wandb.teardown()  # everything is written only then
     (folder,) = run_folders(tmp_path)
     assert [row["global_step"] for row in history_of(folder)] == [1, 2]
 
@@ -147,6 +148,7 @@ def test_what_fails_is_told_once_and_counted(tmp_path: Path, capsys: pytest.Capt
     told = said(capsys)
     assert told.count("the run goes on") == 1
     assert "calls failed" in told
+    wandb.teardown()  # everything is written only then
     (folder,) = run_folders(tmp_path)
     assert history_of(folder)[-1]["a"] == 4.0
 
