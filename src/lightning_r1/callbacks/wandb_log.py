@@ -12,7 +12,8 @@ import netrc
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_r1.callbacks.console import console
 from lightning_r1.callbacks.source_state import save_sources, source_root
 from lightning_r1.callbacks.wandb_artifacts import Product, make_artifact
+from lightning_r1.callbacks.wandb_background import Background, finish_within
 from lightning_r1.callbacks.wandb_tables import GrowingTables
 from lightning_r1.parallel.interruption import Interrupted, interruption
 
@@ -33,6 +35,7 @@ STEP = "global_step"
 MODES, ARTIFACTS = ("auto", "online", "offline"), ("none", "reference", "upload")
 # a cause that comes and goes does not send a message each time
 _ALERT_EVERY, _TITLE = timedelta(minutes=15), 63
+_PREEMPTED_S = 15.0  # that the end of an interrupted run waits for uploads: the job has to be requeued in time
 
 
 class RunLogger(WandbLogger):
@@ -44,17 +47,23 @@ class RunLogger(WandbLogger):
     Args:
         run_dir: gets the ``wandb`` folder.
         offline: keep it here.
+        finish_s: seconds that the end waits for uploads.
         artifacts: what is told of models and traces: ``none``, ``reference`` (that and where they are) or ``upload``.
         options: for ``wandb.init``.
     """
 
-    def __init__(self, run_dir: Path, *, offline: bool, artifacts: str = "none", **options: Any) -> None:
+    staged: str | None = None  # where W&B was last told to keep what it has to upload
+
+    def __init__(
+        self, run_dir: Path, *, offline: bool, finish_s: float = 600, artifacts: str = "none", **options: Any
+    ) -> None:
         super().__init__(save_dir=str(run_dir), offline=offline, **options)
         self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and wandb warns that it means nothing
-        self.run_dir, self.artifacts = run_dir, artifacts
+        self.run_dir, self.finish_s, self.artifacts = run_dir, finish_s, artifacts
         self.tables = GrowingTables(run_dir / "wandb" / "tables.json", axis=STEP)
         self.failures = 0
-        self._preempted = False
+        self._background = Background()
+        self._preempted = self._over = False
 
     @property
     @rank_zero_experiment
@@ -62,6 +71,7 @@ class RunLogger(WandbLogger):
         """The run, begun when it is first asked for."""
         if self._experiment is None:
             self._id = self._wandb_init["id"] = run_id(self.run_dir, str(self._name))
+            _stage_in(self.run_dir)
             self._experiment = self._begin()
             with self._harmless("describe the run"):
                 _define_axes(self._experiment)
@@ -101,8 +111,7 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def grow_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, step: int) -> None:
         """Add rows to a table of the run; what is in it stays."""
-        with self._harmless("log a table"), _staged_in(self.run_dir):
-            self.tables.grow(self.experiment, name, columns, rows, step=step)
+        self._beside("log a table", lambda run: self.tables.grow(run, name, columns, rows, step=step))
 
     @rank_zero_only
     def start_at(self, step: int) -> None:
@@ -112,21 +121,32 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def uses(self, product: Product) -> None:
         """Say that this run reads what another one left."""
-        if self.artifacts == "none":
-            return
-        with self._harmless(f"use {product.name}"), _staged_in(self.run_dir):
-            artifact = make_artifact(product, upload=self.artifacts == "upload")
-            # run.use_artifact() asks the server, waits for it, and refuses offline; this is what it does besides
-            self.experiment._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        # run.use_artifact() waits for the server, and refuses offline; this is what it does besides
+        self._tell(
+            product, lambda run, artifact: run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        )
 
     @rank_zero_only
     def leaves(self, product: Product) -> None:
         """Say what this run has made."""
-        if self.artifacts == "none":
-            return
-        with self._harmless(f"log {product.name}"), _staged_in(self.run_dir):
-            artifact = make_artifact(product, upload=self.artifacts == "upload")
-            self.experiment.log_artifact(artifact, aliases=[product.key] if product.key else None)
+        aliases = [product.key] if product.key else None
+        self._tell(product, lambda run, artifact: run.log_artifact(artifact, aliases=aliases))
+
+    def _tell(self, product: Product, how: Callable[[Any, Any], Any]) -> None:
+        if self.artifacts != "none":
+            upload = self.artifacts == "upload"
+            self._beside(f"log {product.name}", lambda run: how(run, make_artifact(product, upload=upload)))
+
+    def _beside(self, what: str, task: Callable[[Any], Any]) -> None:
+        """Do what asks the server beside the training."""
+        with self._harmless(what):
+            run = self.experiment
+
+            def do() -> None:
+                with self._harmless(what):
+                    task(run)
+
+            self._background.do(do)
 
     @rank_zero_only
     def alert(self, title: str, text: str, level: str = "WARN") -> None:
@@ -159,10 +179,17 @@ class RunLogger(WandbLogger):
                 self.preempted()
         elif isinstance(error, Exception):
             self.alert(f"run ended: {self._name}", f"{type(error).__name__}: {_first_line(error)}", level="ERROR")
+        seconds = min(self.finish_s, _PREEMPTED_S) if isinstance(error, Interrupted) else self.finish_s
+        started = time.monotonic()
         with self._harmless("end the run"):
-            self._experiment.finish(exit_code=0 if error is None else 1)
+            sent = self._background.finish(seconds)
+            self._over = not sent
+            left = max(1.0, seconds - (time.monotonic() - started))
+            if not (finish_within(self._experiment, left, exit_code=0 if error is None else 1) and sent):
+                said = f"W&B: not everything could be uploaded in {seconds:g} s"
+                console.print(f"{said}. {_sync(self.run_dir, offline=self._offline)}", soft_wrap=True)
         if self.failures > 1:
-            console.print(f"W&B: {self.failures} calls failed; {_sync(self.run_dir)}", soft_wrap=True)
+            console.print(f"W&B: {self.failures} calls failed in all", soft_wrap=True)
         self._experiment = None
 
     @contextmanager
@@ -174,7 +201,7 @@ class RunLogger(WandbLogger):
         try:
             yield
         except Exception as error:
-            if interruption.wanted:
+            if interruption.wanted or self._over:
                 return
             self.failures += 1
             if self.failures == 1:
@@ -190,17 +217,10 @@ def _define_axes(run: Any) -> None:
     run.define_metric("*", step_metric=STEP)
 
 
-@contextmanager
-def _staged_in(run_dir: Path) -> Iterator[None]:
+def _stage_in(run_dir: Path) -> None:
     """W&B keeps copies of what it has still to upload at home, where another host may not find them."""
-    if "WANDB_DATA_DIR" in os.environ:
-        yield
-        return
-    os.environ["WANDB_DATA_DIR"] = str(run_dir.resolve() / "wandb" / "data")
-    try:
-        yield
-    finally:
-        del os.environ["WANDB_DATA_DIR"]
+    if os.environ.get("WANDB_DATA_DIR") in (None, RunLogger.staged):
+        os.environ["WANDB_DATA_DIR"] = RunLogger.staged = str(run_dir.resolve() / "wandb" / "data")
 
 
 def wandb_logger(
@@ -245,8 +265,13 @@ def wandb_logger(
         name=name,
         project=project,
         offline=offline,
+        finish_s=finish_timeout_s,
         resume="allow",
-        settings=wandb.Settings(init_timeout=init_timeout_s, finish_timeout=finish_timeout_s, git_root=source_root()),
+        settings=wandb.Settings(
+            init_timeout=init_timeout_s,
+            git_root=source_root(),
+            x_transaction_log_flush_interval=1.0,  # a kill loses no more than that
+        ),
         reinit="finish_previous",
         **options,
     )
@@ -283,8 +308,11 @@ def logged_in() -> bool:
         return False
 
 
-def _sync(run_dir: Path) -> str:
-    return f"To upload this run: wandb sync {run_dir}/wandb/offline-run-*"
+def _sync(run_dir: Path, *, offline: bool = True) -> str:
+    """How to upload later what lies in the folder."""
+    if offline:
+        return f"To upload this run: wandb sync {run_dir}/wandb/offline-run-*"
+    return f"To upload the rest: wandb sync --no-skip-online {run_dir}/wandb/run-*"
 
 
 def _first_line(error: BaseException) -> str:

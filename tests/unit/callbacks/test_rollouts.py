@@ -177,12 +177,10 @@ def test_the_table_holds_some_completions_of_each_rollout(codec: Codec, tmp_path
     ]
     for row, line in zip((row for _, _, rows in logger.tables for row in rows), lines, strict=True):
         cells = dict(zip(logger.tables[0][1], row, strict=True))
-        assert cells == {
-            "step": line["step"], "group": line["prompt_id"], "prompt": line["prompt"],
-            "completion": line["completion"], "reward": line["reward"], **{f"reward/{name}": value for name, value in line["rewards"].items()},
-            "advantage": line["advantage"], "outcome": "ok", "finish_reason": line["finish_reason"],
-            "tokens": line["tokens"],
-        }  # fmt: skip
+        same = {"step": "step", "group": "prompt_id", "reward": "reward", "advantage": "advantage", "tokens": "tokens"}
+        same |= {name: name for name in ("prompt", "completion", "finish_reason")}
+        rewards = {f"reward/{name}": value for name, value in line["rewards"].items()}
+        assert cells == {name: line[there] for name, there in same.items()} | rewards | {"outcome": "ok"}
 
 
 @pytest.mark.parametrize(("most", "updates", "kept"), [(100, 1, [1, 2, 3, 4, 5]), (2, 1, [1, 4]), (2, 2, [1, 5])])
