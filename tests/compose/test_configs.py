@@ -12,6 +12,7 @@ from lightning_r1.config.compose import CONF, compose_config
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.parallel_rules import PARALLEL_RULES
 from lightning_r1.config.schema import check_signatures
+from lightning_r1.pipeline.graph import plan
 
 # what a user has to say, so that a choice can be composed alone
 SAID = {
@@ -172,12 +173,12 @@ def test_all_of_r1_has_the_ranks_that_its_jobs_have(monkeypatch: pytest.MonkeyPa
             rule(config)
     for node in nodes.values():
         if "parallel" in (overrides := " ".join(node["overrides"])) and node.get("verb", "train") == "train":
-            assert ("parallel=fsdp" in overrides) == ("model=${pipeline.base}" in overrides)
+            assert "parallel=fsdp" not in overrides  # the base's phases are experiments, and those are sharded
 
 
 def of_node(overrides: list[str]) -> list[str]:
     """With the pipeline's own choices, and whatever comes from other nodes."""
-    choices = {"base": "qwen2_5_7b", "student": "qwen2_5_1_5b", "sets": "[aime24]"}
+    choices = {"size": "r1_7b", "base": "qwen2_5_7b", "student": "qwen2_5_1_5b", "sets": "[aime24]"}
     choices["student_optim"] = "distill_qwen_1_5b"
     filled = overrides
     for name, choice in choices.items():
@@ -188,3 +189,14 @@ def of_node(overrides: list[str]) -> list[str]:
     if "@teacher" in phase:
         filled += ["teacher.path=org/teacher", "traces.path=traces.jsonl"]
     return filled
+
+
+@pytest.mark.parametrize("name", ["r1", "r1_1_5b"])
+def test_all_of_r1_composes_at_each_size(name: str) -> None:
+    config = compose_config("pipeline", [f"pipeline={name}", "pipeline.general_traces=general.jsonl"])
+    nodes = plan(config["pipeline"], output_dir="outputs", extra=[])
+    trained = {node.name: node.config for node in nodes if node.command.verb == "train"}
+    assert trained["rejection_sft"]["model"]["path"] == trained["r1_zero"]["model"]["path"]  # the base again
+    of_base = [one for name, one in trained.items() if not name.startswith("student")]
+    assert {one["parallel"]["strategy"] for one in of_base} == {"fsdp"}
+    assert {one["model"]["name"] for one in of_base} == {config["pipeline"]["base"]}

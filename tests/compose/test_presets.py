@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def test_what_is_not_there_says_how_it_is_made() -> None:
 
 
 def test_an_estimate_is_the_doctors(folder: Path, tmp_path: Path) -> None:
-    """From one layer or two what the doctor finds out from all of them."""
+    """From two layers what the doctor finds out from all of them."""
     header = read_header("reasoning_rl_math")
     small = ["model.name=middle", "algo.sampling.max_new_tokens=8000", "data.max_prompt_tokens=300"]
     with patient_of(header, folder, *small) as patient:
@@ -120,7 +119,4 @@ def test_an_estimate_is_the_doctors(folder: Path, tmp_path: Path) -> None:
         asked = Patient({**patient.config, "model": {**patient.config["model"], "path": str(model)}})
         asked.made |= {"data": patient.data, "rewards": patient.rewards, "evaluation sets": patient.sets}
         settings = settings_of(asked)
-        found, told = (case_of(one).footprint(settings) for one in (patient, asked))
-        assert replace(found, rollout=0) == replace(told, rollout=0)
-        # of one layer the prefill may be the peak, of all of them the cache
-        assert told.rollout <= found.rollout < 1.05 * told.rollout
+        assert case_of(patient).footprint(settings) == case_of(asked).footprint(settings)

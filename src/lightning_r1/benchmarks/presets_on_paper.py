@@ -28,7 +28,7 @@ from lightning_r1.doctor.memory import case_of, memory_of_device, settings_of
 from lightning_r1.doctor.patient import Patient, part
 from lightning_r1.doctor.search import fits, option
 from lightning_r1.models.load import quiet_transformers
-from lightning_r1.models.memory_estimate import Work, deep_rollout_peak, deep_update_peak, update_peak
+from lightning_r1.models.memory_estimate import Work, deep_update_peak, rollout_peak, update_peak
 from lightning_r1.types import Prompt, Trace
 
 SHAPE_OF = {
@@ -121,7 +121,7 @@ def _rollout_peak(config: Any, *, sample: Any, **how: Any) -> int:
     # nothing but a nucleus makes drawing a token take more
     key = (_dimensions(config), *how.items(), sample.keywords["sampling"].top_p < 1)
     if key not in _KNOWN:
-        _KNOWN[key] = deep_rollout_peak(config, sample=sample, **how)
+        _KNOWN[key] = rollout_peak(config, sample=sample, **how)
     return _KNOWN[key]
 
 

@@ -19,7 +19,7 @@ from lightning_r1.doctor.case import Batch, Case, Settings
 from lightning_r1.doctor.cluster import cluster_of
 from lightning_r1.doctor.search import Option, fastest
 from lightning_r1.models.footprint import ModelSize, model_size
-from lightning_r1.models.memory_estimate import deep_rollout_peak, deep_update_peak, with_layers
+from lightning_r1.models.memory_estimate import deep_update_peak, rollout_peak, with_layers
 from lightning_r1.rollout.sampling import sample_tokens
 from lightning_r1.types import Sampling
 
@@ -138,10 +138,15 @@ def _activations(config: PretrainedConfig, work: Any, **how: Any) -> int:
 
 @cache
 def _rollout(shape: str, prompts: int, group_size: int, prompt: int, new: int) -> int:
-    return deep_rollout_peak(
-        _model(shape)[0], prompts=max(1, prompts), group_size=group_size, prompt_tokens=prompt, new_tokens=new,
+    """Measured with one layer; every further one adds its cache."""
+    config = _model(shape)[0]
+    one = rollout_peak(
+        with_layers(config, 1), prompts=max(1, prompts), group_size=group_size, prompt_tokens=prompt, new_tokens=new,
         sample=lambda logits: sample_tokens(logits, torch.zeros(len(logits)), Sampling()), dtype=torch.bfloat16,
     )  # fmt: skip
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    a_layer = 2 * config.num_key_value_heads * size * torch.bfloat16.itemsize * (prompt + new)
+    return one + (config.num_hidden_layers - 1) * a_layer * max(1, prompts) * group_size
 
 
 def told(one: Option | None, config: Mapping[str, Any]) -> dict[str, Any] | None:

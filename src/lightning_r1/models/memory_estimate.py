@@ -187,20 +187,6 @@ def rollout_peak(
         return memory.peak - standing
 
 
-def deep_rollout_peak(config: PretrainedConfig, **how: Any) -> int:
-    """:func:`rollout_peak` from one layer, or a little more: every further one adds its cache, for models whose layers are all alike.
-
-    Args:
-        config: of the model.
-        how: as :func:`rollout_peak`.
-    """
-    text: Any = config.get_text_config(decoder=True)
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    rows, columns = how["prompts"] * how["group_size"], how["prompt_tokens"] + how["new_tokens"]
-    a_layer = 2 * text.num_key_value_heads * size * how.get("dtype", torch.float32).itemsize * columns * rows
-    return rollout_peak(with_layers(config, 1), **how) + (text.num_hidden_layers - 1) * a_layer
-
-
 def _next_logits(model: PreTrainedModel, cache: Cache, ids: Tensor) -> Tensor:
     return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 

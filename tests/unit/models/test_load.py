@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers.models import tiny_model
 from lightning_r1.models import load
-from lightning_r1.models.load import build_model, load_model
+from lightning_r1.models.load import build_model, context_length, hollow_model, load_model
 from lightning_r1.models.tokenizer import number_tokenizer
 
 SMALL = {
@@ -158,3 +158,15 @@ def test_capped_attention_scores_are_not_silently_uncapped(tmp_path: Path) -> No
     else:
         with torch.no_grad():
             torch.testing.assert_close(model(ids).logits, capped(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_a_context_is_the_one_that_is_said(tmp_path: Path) -> None:
+    rotary, learned = tmp_path / "rotary", tmp_path / "learned"
+    for family, folder in (("qwen2", rotary), ("gpt2", learned)):
+        tiny_model(family).config.save_pretrained(folder)
+    own = context_length(rotary)
+    assert hollow_model(rotary).config.max_position_embeddings == own
+    assert hollow_model(rotary, context=9999).config.max_position_embeddings == 9999
+    assert (context_length(rotary, 9999), context_length(rotary, None)) == (9999, own)
+    with pytest.raises(ValueError, match=r"model\.context=9999: the positions of gpt2 are learned .* set it to null"):
+        hollow_model(learned, context=9999)

@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from helpers.models import FAMILIES, tiny_model
 from helpers.peak import measured_mib
+from lightning_r1.functional import selected_logprobs
+from lightning_r1.models import memory_estimate
 from lightning_r1.models.footprint import Footprint, ModelSize, model_size, on_ranks, with_adapter
 from lightning_r1.models.memory_estimate import Work, deep_update_peak, rollout_peak, update_peak
 from lightning_r1.optim.adamw import adamw
@@ -247,3 +249,13 @@ def test_ranks_share_what_they_share() -> None:
     assert on_ranks(replace(one, activations=100), size, "fsdp", 4).update == max(500 + 100 + 400, 500 + 3 * 80)
     adapted = replace(size, trained=40)
     assert on_ranks(one, adapted, "fsdp", 4).exchange == 80 + 2 * 80 + 2 * 8
+
+
+def test_chunks_of_the_head_that_are_alike_need_not_all_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 15 chunks of 64 MiB four are kept for the backward."""
+    config = tiny_model("qwen2").config
+    config.vocab_size = 20_000
+    short = update_peak(config, Work(1, 1, 12_000), accumulates=True, checkpointing=True)
+    whole = lambda *tensors, rehearsal, **how: selected_logprobs(*tensors, **how)  # noqa: E731
+    monkeypatch.setattr(memory_estimate, "selected_logprobs", whole)
+    assert update_peak(config, Work(1, 1, 12_000), accumulates=True, checkpointing=True) == short

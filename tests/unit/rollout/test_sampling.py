@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lightning_r1.rollout.sampling import invert_cdf, sample_tokens, truncate
 from lightning_r1.types import Sampling
@@ -230,3 +231,9 @@ def test_bfloat16_logits_are_sampled_in_float32() -> None:
     assert logprobs.dtype == torch.float32
     assert (tokens, logprobs)[0].tolist() == sample_tokens(logits.float(), uniforms, Sampling())[0].tolist()
     torch.testing.assert_close(logprobs, logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1))
+
+
+def test_an_estimate_of_memory_can_ask_for_a_nucleus_of_a_large_vocabulary() -> None:
+    with FakeTensorMode():
+        tokens, logprobs = sample_tokens(torch.zeros(3, 5000), torch.zeros(3), Sampling(top_p=0.95))
+    assert (tokens.shape, logprobs.shape) == ((3,), (3,))
