@@ -29,8 +29,8 @@ def an_environments_engine_stops_at_texts(config: Config) -> None:
     engine = locate(target, "rollout._target_")
     if not (getattr(engine, "stops_at_texts", False) or getattr(engine, "pauses_at_texts", False)):
         raise ConfigError(
-            f"environment: rollout._target_={target} does not stop where a call ends; choose rollout=group, hf or vllm, "
-            "or environment=none"
+            f"environment: rollout._target_={target} does not stop where a call ends; choose rollout=group, hf or "
+            "vllm, or environment=none"
         )
 
 
