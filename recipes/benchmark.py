@@ -6,6 +6,7 @@ python recipes/benchmark.py benchmark=grpo_step_0_5b            # a Qwen2.5-0.5B
 python recipes/benchmark.py benchmark=grpo_step_h200            # a 1.5B shape on a GPU, with variants of both
 python recipes/benchmark.py benchmark=scaling
 python recipes/benchmark.py benchmark=scale_on_paper           # sizes on clusters, by arithmetic
+python recipes/benchmark.py benchmark=presets_on_paper         # what the experiments need and take, by arithmetic
 python recipes/benchmark.py benchmark=update_7b_h200           # updates of a 7B shape on one H200
 python recipes/benchmark.py benchmark=learning_vs_trl
 python recipes/benchmark.py benchmark=sandbox

@@ -29,10 +29,10 @@ from lightning_r1.types import Prompt, Sampling
 T = TypeVar("T")
 
 
-def part(name: str) -> Callable[[Callable[[Patient], Any]], property]:
+def part(name: str) -> Callable[[Callable[[Any], Any]], property]:
     """A part of the run. Whoever asks first for one that cannot be built gets the error, the others NotChecked."""
 
-    def build_once(build: Callable[[Patient], Any]) -> property:
+    def build_once(build: Callable[[Any], Any]) -> property:
         @wraps(build)
         def get(patient: Patient) -> Any:
             if name in patient.broken:
