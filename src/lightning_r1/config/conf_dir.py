@@ -33,8 +33,11 @@ def conf_dir() -> Iterator[None]:
 
 
 def choices(group: str) -> list[str]:
-    """The files of a group, as ``group=choice`` names them."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The files of a group, as ``group=choice`` names them; experiments also lie in folders, but for what they share."""
+    folder = CONF / group
+    files = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
+    names = [file.relative_to(folder).with_suffix("") for file in files]
+    return sorted(name.as_posix() for name in names if "base" not in name.parts[:-1])
 
 
 def groups() -> list[str]:

@@ -21,6 +21,8 @@ def test_help_says_what_it_is_for_and_what_can_be_chosen() -> None:
     joined = " ".join(told.split())
     for group in ("algo", "experiment", "phase", "rollout"):
         assert ", ".join(choices(group)) in joined
+    assert "r1_7b/reasoning_rl" in joined
+    assert "base/" not in joined
     assert "  phase=r1_zero  " in told
     assert "  experiment=null  " in told
     assert "  name: ${phase.name}_${model.name} # the run's folder" in told
