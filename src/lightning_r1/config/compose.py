@@ -33,7 +33,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.leaving import command, leave
 from lightning_r1.config.mistakes import explain, first_of_sweep, one_line, unknown_option
 from lightning_r1.config.trouble import explain_trouble
-from lightning_r1.config.usage import completion, help_text, options
+from lightning_r1.config.usage import completion, experiments_for, help_text, options
 from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
 
 __all__ = ["CONF", "compose_config", "one_line_errors", "recipe", "resolve", "unfinished", "with_lists"]
@@ -84,7 +84,9 @@ def _told(arguments: Sequence[str], config_name: str, doc: str) -> bool:
             if f"{'uninstall' if remove else 'install'}={shell}" in said:
                 _say(completion(shell, remove=remove))
                 return True
-        return False  # Hydra answers
+        if offered := experiments_for(os.environ.get("COMP_LINE", ""), config_name):
+            _say("\n".join(offered))
+        return bool(offered)  # else Hydra answers
     known = options()
     for argument in arguments:
         # argparse would take --exp for --experimental-rerun

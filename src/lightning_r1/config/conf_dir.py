@@ -33,7 +33,7 @@ def conf_dir() -> Iterator[None]:
 
 
 def choices(group: str) -> list[str]:
-    """The files of a group, as ``group=choice`` names them; experiments also lie in folders, but for what they share."""
+    """The files of a group, as ``group=choice`` names them; experiments also lie in folders (what they share does not count)."""
     folder = CONF / group
     files = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
     names = [file.relative_to(folder).with_suffix("") for file in files]
@@ -41,5 +41,6 @@ def choices(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    """Every group, also those within others: ``sample`` and ``sample/judge``."""
-    return sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+    """Every group, also those within others: ``sample`` and ``sample/judge``; not what files of a group share."""
+    names = [path.relative_to(CONF) for path in CONF.rglob("*") if path.is_dir()]
+    return sorted(name.as_posix() for name in names if name.name != "base" and name.parent.name != "experiment")

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from lightning_r1.config.conf_dir import choices, conf_dir, groups
 
 _MOST = 3  # keys in one hint
+_FEW = 20  # choices that a line can show
 
 
 def explain(error: HydraException, config_name: str, overrides: Sequence[str]) -> str:
@@ -35,7 +36,8 @@ def explain(error: HydraException, config_name: str, overrides: Sequence[str]) -
     if match := re.search(r"You must specify '([^']+)'", message):
         return f"{match[1]} is not chosen; add {match[1]}=<one of: {', '.join(choices(match[1]))}>"
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", message):
-        return _no_such_choice(match[1], match[2])
+        group, _, folder = match[1].partition("experiment/")
+        return _no_such_choice("experiment", f"{folder}/{match[2]}") if folder else _no_such_choice(group, match[2])
     if match := re.search(r"Could not override '([^']+)'", message):
         # of a key in an overriding {...} only OmegaConf knows the path
         inside = getattr(error.__cause__, "full_key", None) or ""
@@ -105,6 +107,8 @@ def _no_such_choice(group: str, name: str) -> str:
     if elsewhere := [other for other in groups() if name in choices(other)]:
         return f"{said}; did you mean {elsewhere[0]}={name}?"
     close = difflib.get_close_matches(name, there, n=1) or [one for one in there if one.startswith(name)][:1]
+    if close and len(there) > _FEW:
+        return f"{said}; did you mean {close[0]}? --help shows all {len(there)}"
     return f"{said}; {f'did you mean {close[0]}? There are' if close else 'choose one of'}: {', '.join(there)}"
 
 

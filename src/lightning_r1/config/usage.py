@@ -102,6 +102,21 @@ def completion(shell: str, *, remove: bool = False) -> str:
     return (_ZSH if shell == "zsh" else "") + _COMPLETION
 
 
+def experiments_for(line: str, config_name: str) -> list[str]:
+    """What completes the last word of a command if it names an experiment: Hydra does not look into their folders.
+
+    >>> experiments_for("recipe seed=1 experiment=r1_32b/c", "train")
+    ['experiment=r1_32b/cold_start']
+    """
+    word = line.rpartition(" ")[2]
+    key = "experiment="
+    if len(word) < len("ex") or not re.search(r"\bexperiment:", (CONF / f"{config_name}.yaml").read_text()):
+        return []
+    if word.startswith(key):
+        return [f"{key}{name}" for name in choices("experiment") if f"{key}{name}".startswith(word)]
+    return [key] if key.startswith(word) else []
+
+
 def options() -> set[str]:
     """What may begin with a dash: Hydra's options."""
     return {option for action in get_args_parser()._actions for option in action.option_strings}

@@ -73,6 +73,7 @@ def complete(line: str, folder: Path, breaks: str = "= ") -> list[str]:
         ("lightning-r1 ", sorted(RECIPES)),
         ("lightning-r1 tra", ["train"]),
         ("lightning-r1 train exper", ["experiment="]),
+        ("lightning-r1 train experiment=r1_32b/c", ["r1_32b/cold_start"]),
         ("lightning-r1 train model=qwen2_5_7", ["qwen2_5_7b"]),
         ("python recipes/train.py experiment=mini_r1_zero optim.l", ["optim.lr="]),
         ("python -m lightning_r1 evaluate eval=aime", ["aime24", "aime25"]),
