@@ -33,7 +33,7 @@ def conf_dir() -> Iterator[None]:
 
 
 def choices(group: str) -> list[str]:
-    """The files of a group, as ``group=choice`` names them; experiments also lie in folders (what they share does not count)."""
+    """The files of a group, as ``group=choice`` names them; of experiments also those in folders, but for ``base``."""
     folder = CONF / group
     files = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
     names = [file.relative_to(folder).with_suffix("") for file in files]
