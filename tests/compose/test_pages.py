@@ -177,6 +177,9 @@ def program_fault(command: Command) -> str:
         script = rest[0] if rest and not program.startswith("recipes/") else program
         written = {file.name for file in files(command.place.page)}
         return "" if script in written or (ROOT / script).is_file() else f"{script}: there is no such script"
+    if program == "eval":  # of what a shell completes
+        known = [f"$(lightning-r1 --shell-completion install={shell})" for shell in ("bash", "zsh")]
+        return "" if rest in ([one] for one in known) else f'eval {" ".join(rest)}: write eval "{known[0]}"'
     if any(program in names for names in PROGRAMS.values()):
         return ""
     return f"{program} is no program that the pages use; correct it, or add it to PROGRAMS in {Path(__file__).name}"
