@@ -145,10 +145,10 @@ def test_what_a_sampler_is_corrected_by_is_of_the_policys_own_tokens(
     module, rows = moved_on(codec, tmp_path, **how)
     noise = torch.Generator().manual_seed(1)
     near = [
-        torch.where(mask, old + torch.randn(len(old), generator=noise, dtype=old.dtype) / 5 + 3.0 * (row == 2), 9.0)
+        torch.where(mask, old + torch.randn(len(old), generator=noise, dtype=old.dtype) / 5 + 3.0 * (row == 1), 9.0)
         for row, (old, mask) in enumerate(zip(rows.old_logprobs or (), rows.masks(), strict=True))
     ]
-    rows = replace(rows, rollout_logprobs=near)
+    rows = replace(rows, rollout_logprobs=near, advantages=-rows.advantages)  # what talks is what is dropped
     value, gradient = naive(module, rows)
     for layouts in LAYOUTS:
         ours, slope = value_and_gradient(module, rows, layouts)
