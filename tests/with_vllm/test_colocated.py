@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from helpers.correction import updates_of_last_rollout
+from helpers.environments import Answers
 from helpers.prompts import mini_codec, prompts_of_lengths
 from helpers.vllm import QUICK, served_base, served_policy, vllm_rl
 from lightning_r1.config.build import build
 from lightning_r1.experience.parity import logprob_gap
-from lightning_r1.rollout.engine import EngineError
+from lightning_r1.rollout.engine import EngineError, RolloutEngine
+from lightning_r1.rollout.environment import Reply
+from lightning_r1.rollout.episodes import Budget, EpisodeEngine
 from lightning_r1.rollout.sampling import truncate
 from lightning_r1.rollout.vllm import VLLMEngine
 from lightning_r1.train import train
@@ -38,8 +41,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return served_base(tmp_path_factory.mktemp("base"))
 
 
-def sampled(engine: VLLMEngine, how: Sampling = HOW, **more: Any) -> list[Group]:
-    prompts = prompts_of_lengths(engine.codec, [4, 40, 7])
+def sampled(engine: RolloutEngine, how: Sampling = HOW, **more: Any) -> list[Group]:
+    prompts = prompts_of_lengths(mini_codec(), [4, 40, 7])
     return engine.generate(prompts, how, seeds=[11, 12, 13], **more)
 
 
@@ -118,6 +121,28 @@ def test_stop_tokens_end_a_completion(engine: VLLMEngine) -> None:
     groups = sampled(engine, replace(HOW, group_size=16, max_new_tokens=40))
     reasons = [done.finish_reason for group in groups for done in group.completions]
     assert {"stop", "length"} == set(reasons)
+
+
+def test_episodes_have_replies_in_them_and_the_trainers_log_probabilities_around_them(engine: VLLMEngine) -> None:
+    """vLLM pauses wherever a call may have ended; an environment answers those that have."""
+    change(engine)
+    engine.sync_weights(1)
+    world = Answers(("5", "1"), lambda prompt, seed, text: Reply("=" + str(len(text) % 10)))
+    talking = EpisodeEngine(engine, world, engine.codec, Budget(max_turns=4, max_reply_tokens=4))
+    how = replace(HOW, group_size=8, max_new_tokens=24)
+    groups = sampled(talking, how)
+    episodes = [done for group in groups for done in group.completions]
+    assert max(len(done.replies) for done in episodes) == 3
+    for done in episodes:
+        assert len(done.token_ids) == len(done.logprobs) == len(done.sampled or ()) <= 24
+        assert all((logprob < 0) is kept for logprob, kept in zip(done.logprobs, done.sampled or (), strict=True))
+    assert logprob_gap(engine.policy, engine.codec, groups, 1.0) < 1e-5
+    assert logprob_gap(engine.policy, engine.codec, [everything_counts(group) for group in groups], 1.0) > 0.1
+    assert sampled(talking, how) == groups
+
+
+def everything_counts(group: Group) -> Group:
+    return replace(group, completions=tuple(replace(done, sampled=None) for done in group.completions))
 
 
 def test_greedy_is_the_largest_logit_at_temperature_1(engine: VLLMEngine) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import inspect
 import netrc
 import os
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from lightning_r1.callbacks.console import console
 from lightning_r1.callbacks.source_state import save_sources, source_root
 from lightning_r1.callbacks.wandb_artifacts import Product, make_artifact
 from lightning_r1.callbacks.wandb_background import Background, finish_within
+from lightning_r1.callbacks.wandb_id import run_id
 from lightning_r1.callbacks.wandb_tables import GrowingTables
 from lightning_r1.parallel.interruption import Interrupted, interruption
 
@@ -116,7 +115,8 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def start_at(self, step: int) -> None:
         """Go on behind this step: rows of later ones are made again."""
-        self.tables.start_at(step)
+        with self._harmless("go on with the tables"):
+            self.tables.start_at(step)
 
     @rank_zero_only
     def uses(self, product: Product) -> None:
@@ -283,15 +283,6 @@ def unknown_options(options: Mapping[str, Any]) -> list[str]:
 
     known = {*inspect.signature(wandb_logger).parameters, *inspect.signature(wandb.init).parameters, "artifacts"}
     return [name for name in options if name not in known - {"options", "run_dir", "id", "dir", "settings"}]
-
-
-def run_id(run_dir: Path, name: str) -> str:
-    """The id of the folder's run, made once: another run of the same name is another one, also in W&B."""
-    file = run_dir / "wandb" / "run_id"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[-100:]}-{secrets.token_hex(4)}\n")
-    return file.read_text().strip()
 
 
 def logged_in() -> bool:

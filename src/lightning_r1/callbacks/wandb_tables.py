@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class GrowingTables:
     def __init__(self, file: Path, *, axis: str) -> None:
         self.file, self.axis = file, axis
         self.increments: dict[str, list[tuple[int, str]]] = {}
-        if file.is_file():
+        # a machine that went down may have left it empty: the tables begin anew
+        with suppress(FileNotFoundError, ValueError):
             self.increments = {
                 name: [(step, at) for step, at in of] for name, of in json.loads(file.read_text()).items()
             }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from lightning_r1.doctor.cluster import Cluster, cluster_of
 from lightning_r1.doctor.findings import NotChecked
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.footprint import ModelSize, model_size
+from lightning_r1.models.hub import HubOutOfReach
 from lightning_r1.models.memory_estimate import rollout_peak, update_peak
 from lightning_r1.models.policy import Policy
 from lightning_r1.models.tokenizer import number_tokenizer
@@ -116,11 +116,10 @@ class Patient:
         try:
             return build_codec(self.config)
         except ConfigError as error:
-            path = self.config["model"]["path"]
-            if isinstance(error.__cause__, OSError) and not Path(str(path)).exists():
-                self.out_of_reach = True
-                raise NotChecked(f"the model {path} cannot be reached from here", "ask again where it can") from error
-            raise
+            if not isinstance(error.__cause__, HubOutOfReach):
+                raise
+            path, self.out_of_reach = self.config["model"]["path"], True
+            raise NotChecked(f"the model {path} cannot be reached from here", "ask again where it can") from error
 
     @part("template")
     def template_codec(self) -> Codec:

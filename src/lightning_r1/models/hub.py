@@ -26,6 +26,10 @@ class HubError(ValueError):
     """A model of the hub cannot be had from here; one line with the way to it."""
 
 
+class HubOutOfReach(HubError):
+    """The hub was not asked, or did not answer: whether it has such a model is not known."""
+
+
 def check_on_hub(path: str | Path) -> None:
     """See that a model can be loaded, if it is one of the hub. A copy in the cache needs no network.
 
@@ -33,7 +37,7 @@ def check_on_hub(path: str | Path) -> None:
         path: a folder, or a hub id.
 
     Raises:
-        HubError: if it is not there, may not be read, or the hub cannot be reached.
+        HubError: if it is not there, may not be read, or the hub cannot be reached (:class:`HubOutOfReach`).
     """
     name = str(path)
     if not _HUB_ID.fullmatch(name) or Path(name).exists() or _is_cached(name):
@@ -43,7 +47,7 @@ def check_on_hub(path: str | Path) -> None:
         f"download it where it can be had (hf download {name} --local-dir FOLDER) and set the path to that folder"
     )
     if constants.HF_HUB_OFFLINE:
-        raise HubError(
+        raise HubOutOfReach(
             f"{name}: HF_HUB_OFFLINE is set, and it is not in the cache of the hub; unset it, or {elsewhere}"
         )
     try:
@@ -60,16 +64,16 @@ def check_on_hub(path: str | Path) -> None:
     except EntryNotFoundError as error:
         raise HubError(f"{name}: there is no config.json at {page}; it is no model of transformers") from error
     except OfflineModeIsEnabled as error:
-        raise HubError(f"{name}: the hub is switched off here; {elsewhere}") from error
+        raise HubOutOfReach(f"{name}: the hub is switched off here; {elsewhere}") from error
     except HfHubHTTPError as error:
         raise HubError(f"{name}: the hub does not give it ({str(error).splitlines()[0]}); {elsewhere}") from error
     except OSError as error:
-        raise HubError(f"{name}: {_unreachable(error)}; connect to the network, or {elsewhere}") from error
+        raise HubOutOfReach(f"{name}: {_unreachable(error)}; connect to the network, or {elsewhere}") from error
     except Exception as error:
         # the hub's client changes its library for requests, whose errors are no OSErrors
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
             raise
-        raise HubError(f"{name}: {_unreachable(error)}; connect to the network, or {elsewhere}") from error
+        raise HubOutOfReach(f"{name}: {_unreachable(error)}; connect to the network, or {elsewhere}") from error
 
 
 def _is_cached(name: str) -> bool:

@@ -127,7 +127,7 @@ class Tools:
 
 def _read_tag(before: str) -> tuple[str | None, str]:
     match = _TAG.search(before, before.rfind('<tool name="') if '<tool name="' in before else len(before))
-    if match is None:
+    if match is None or "</tool>" in match[2]:  # that call was answered, and this end has no beginning
         return None, 'a call is <tool name="...">...</tool>'
     return match[1], match[2]
 

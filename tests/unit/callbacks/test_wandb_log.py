@@ -300,6 +300,25 @@ def test_the_id_stays_over_interruptions_and_options_reach_wandb(tmp_path: Path,
     assert started["id"] != first
 
 
+def test_a_run_of_an_older_folder_goes_on_in_the_run_that_it_has(tmp_path: Path, started: dict[str, Any]) -> None:
+    """Its id was its name then, and stands in the names of W&B's folders alone."""
+    for part in ("offline-run-20261127_201323-old", "run-20261127_231500-mini-r1_zero", "latest-run", "run-x"):
+        (tmp_path / "run" / "wandb" / part).mkdir(parents=True)
+    assert wandb_logger(tmp_path / "run", name="mini/r1_zero").experiment
+    assert started["id"] == "mini-r1_zero"
+
+
+@pytest.mark.parametrize("left", ["", "[", '{"completions": [[1]]}', "\x00\x00"])
+def test_what_a_machine_that_went_down_left_stops_nothing(left: str, tmp_path: Path, started: dict[str, Any]) -> None:
+    (tmp_path / "wandb").mkdir()
+    for name in ("tables.json", "run_id"):
+        (tmp_path / "wandb" / name).write_text(left if name == "tables.json" else "")
+    logger = wandb_logger(tmp_path, name="mini/r1_zero")
+    logger.start_at(3)
+    assert logger.experiment
+    assert re.fullmatch(r"mini-r1_zero-[0-9a-f]{8}", started["id"])
+
+
 def test_the_logger_group_reaches_wandb(tmp_path: Path, started: dict[str, Any]) -> None:
     base = random_base(tmp_path / "base")
     build(quick_rl(tmp_path, base, "logger=wandb", "logger.wandb.project=mine", "logger.wandb.group=sweep"))

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from helpers.doctor import examined, failures, told
 from helpers.models import tiny_policy
@@ -24,6 +26,7 @@ from lightning_r1.doctor.findings import CHECKS, Finding
 from lightning_r1.doctor.memory import case_of, settings_of
 from lightning_r1.doctor.patient import Patient
 from lightning_r1.doctor.run import _ORDER, doctor, is_fit
+from lightning_r1.models import hub
 from lightning_r1.models.export import export_model
 from lightning_r1.types import Trace
 
@@ -222,6 +225,16 @@ def test_a_model_out_of_reach_is_no_illness(tmp_path: Path) -> None:
     assert "64 golds" in told(found, "golds", "ok")
     for check in ("engine", "memory", "batch plan"):
         assert "not checked: it needs the" in told(found, check, "warning")
+
+
+def test_a_model_that_the_hub_has_not_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*arguments: Any, **options: Any) -> Any:
+        raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("HEAD", "https://hub")))
+
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "get_hf_file_metadata", answer)
+    found = examined(tmp_path, Path("org/model"), "doctor.only=[template]")
+    assert "neither such a folder nor such a model" in told(found, "template", "failed")
 
 
 def test_settings_that_fit_are_told(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

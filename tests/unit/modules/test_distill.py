@@ -244,6 +244,32 @@ def test_a_sampled_id_that_only_a_padded_head_has_ends_the_row(codec: Codec) -> 
     assert value > 0
 
 
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "constant"])
+def test_what_an_environment_wrote_is_not_learned_from(reduction: str, codec: Codec) -> None:
+    """Also in a row that is cut before a sampled id that only a padded head has."""
+    module = on_policy(codec, padded(student(), 142), reduction=reduction)
+    rows = samples()
+    rows.completion_ids[0][4] = 139
+    masks = [torch.arange(count) % 3 != 1 for _, count in LENGTHS]
+    cut = module.completed(replace(rows, sampled=masks))
+    value, gradient, sums = shares(module, micro_batches(cut, 20, codec.pad_id), module._denominator(cut))
+
+    own = [mask[:4] if row == 0 else mask for row, mask in enumerate(masks)]
+    module.zero_grad()
+    total, counted = torch.zeros((), dtype=torch.float64), sum(int(mask.sum()) for mask in own)
+    assert counted < sum(map(len, cut.completion_ids))
+    for prompt_ids, completion_ids, mask in zip(rows.prompt_ids, cut.completion_ids, own, strict=True):
+        p, q = (row_logits(of, prompt_ids, completion_ids).softmax(-1)[mask] for of in (module.policy, module.teacher))
+        of_row = dense_divergence(p, q.detach(), module.algorithm.divergence, 0.5).sum()
+        weight = {"token_mean": counted, "sequence_mean": 5 * int(mask.sum()), "constant": 5 * 16}[reduction]
+        total = total + of_row / weight
+    total.backward()
+    assert value == pytest.approx(total.item(), abs=1e-10)
+    expected = torch.cat([parameter.grad.flatten() for parameter in module.policy.parameters()])  # type: ignore[union-attr]
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
+    assert sums["tokens"] == counted
+
+
 def test_the_teacher_is_frozen_and_in_no_checkpoint(codec: Codec) -> None:
     module = on_policy(codec)
     assert not any("teacher" in name for name, _ in module.named_parameters())

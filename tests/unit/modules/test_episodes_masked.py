@@ -3,7 +3,6 @@ own tokens."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from helpers.environments import Answers
 from helpers.logs import Memory
 from helpers.models import tiny_policy
 from helpers.phases import fit, scripted_grpo
+from lightning_r1.callbacks.watchdog import rollout_facts
 from lightning_r1.experience.batching import Layouts, Sequences, micro_batches
 from lightning_r1.experience.buffer import ExperienceBuffer
 from lightning_r1.experience.parity import logprob_gap
@@ -26,6 +26,7 @@ from lightning_r1.models.policy import Policy
 from lightning_r1.modules.grpo import GRPO
 from lightning_r1.rollout.environment import Reply
 from lightning_r1.rollout.episodes import Budget, EpisodeEngine
+from oracles.naive_importance import naive_off_policy_mask, naive_sampler_weights
 from oracles.naive_policy_loss import naive_policy_loss
 
 SCRIPT = {"1": ["1+2=", "7=1=<eos>", "4</think><answer>4</answer><eos>"], "2": ["2=", "=", "3<eos>"]}
@@ -72,7 +73,7 @@ def value_and_gradient(module: GRPO, rows: Sequences, layouts: Layouts, budget: 
 def naive(module: GRPO, rows: Sequences) -> tuple[Tensor, Tensor]:
     """Row by row, from a forward over the whole episode, of the tokens that the policy wrote alone."""
     module.policy.zero_grad()
-    logprobs, entropies, olds, refs, weights, mask = [], [], [], [], [], []
+    logprobs, entropies, olds, refs, sampler, mask = [], [], [], [], [], []
     assert rows.sampled is not None
     assert rows.old_logprobs is not None
     assert rows.ref_logprobs is not None
@@ -86,20 +87,27 @@ def naive(module: GRPO, rows: Sequences) -> tuple[Tensor, Tensor]:
         entropies.append([-(scores[t].exp() * scores[t]).sum() for t in kept])
         olds.append([float(rows.old_logprobs[row][t]) for t in kept])
         refs.append([float(rows.ref_logprobs[row][t]) for t in kept])
-        gaps = [old - float(rows.rollout_logprobs[row][t]) for t, old in zip(kept, olds[-1], strict=True)]
-        weights.append([min(math.exp(gap), 1.5) for gap in gaps])
+        sampler.append([float(rows.rollout_logprobs[row][t]) for t in kept])
         mask.append([1] * len(kept))
+    algo, advantages = module.algorithm, rows.advantages.tolist()
+    weights = naive_sampler_weights(olds, sampler, mask, mode="truncate", level=algo.correction_level, low=0, high=1.5)
+    keep = None
+    if algo.off_policy_threshold is not None:
+        now = [[value.item() for value in row] for row in logprobs]
+        keep = naive_off_policy_mask(now, sampler, advantages, mask, threshold=algo.off_policy_threshold)
+        assert {stays for stays, advantage in zip(keep, advantages, strict=True) if advantage < 0} == {True, False}
     loss = naive_policy_loss(
         logprobs,
         olds,
-        rows.advantages.double().tolist(),
+        advantages,
         mask,
-        reduction=module.algorithm.reduction,
-        token_budget=module.algorithm.sampling.max_new_tokens,
-        ratio_level=module.algorithm.ratio_level,
+        reduction=algo.reduction,
+        token_budget=algo.sampling.max_new_tokens,
+        ratio_level=algo.ratio_level,
         ref_logprobs=refs,
         kl_coef=0.1,
         token_weights=weights,
+        sequence_mask=keep,
         entropy=entropies,
         entropy_coef=0.01,
     )
@@ -121,6 +129,27 @@ def test_the_loss_is_that_of_the_policys_own_tokens(
     assert rows.counted() == sum(map(len, rows.completion_ids)) - replies
     value, gradient = naive(module, rows)
     assert gradient.abs().max() > 1e-3
+    for layouts in LAYOUTS:
+        ours, slope = value_and_gradient(module, rows, layouts)
+        assert float(ours) == pytest.approx(float(value), abs=1e-10)
+        torch.testing.assert_close(slope, gradient, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "how", [{"correction_level": "sequence"}, {"correction_level": "geometric"}, {"off_policy_threshold": 0.2}]
+)
+def test_what_a_sampler_is_corrected_by_is_of_the_policys_own_tokens(
+    how: dict[str, Any], codec: Codec, tmp_path: Path
+) -> None:
+    """Also where it is one number a completion: replies, whatever stands there, are neither in sums nor in lengths."""
+    module, rows = moved_on(codec, tmp_path, **how)
+    noise = torch.Generator().manual_seed(1)
+    near = [
+        torch.where(mask, old + torch.randn(len(old), generator=noise, dtype=old.dtype) / 5 + 3.0 * (row == 1), 9.0)
+        for row, (old, mask) in enumerate(zip(rows.old_logprobs or (), rows.masks(), strict=True))
+    ]
+    rows = replace(rows, rollout_logprobs=near, advantages=-rows.advantages)  # what talks is what is dropped
+    value, gradient = naive(module, rows)
     for layouts in LAYOUTS:
         ours, slope = value_and_gradient(module, rows, layouts)
         assert float(ours) == pytest.approx(float(value), abs=1e-10)
@@ -157,6 +186,9 @@ def test_metrics_count_the_policys_own_tokens(codec: Codec, tmp_path: Path) -> N
         name: memory.column(f"rollout/{name}")[0]
         for name in ("length_mean", "reply_length_mean", "turns_mean", "tool/ok", "tool/crash", "truncated_fraction")
     }
+    # some of them end at their last turn, before their tokens are used up: nothing is wrong with the stops
+    assert logged["truncated_fraction"] > 0
+    assert rollout_facts(module.last_rollout, module, sampled_at=0).unstopped == 0
     assert logged == pytest.approx(
         {
             "length_mean": sum(own) / 6,

@@ -55,6 +55,11 @@ def test_the_calculator_answers_an_equals_sign(text, value, kind):
         ('<tool name="echo">a < b <tool> </tool>\n', "a < b <tool> ", "ok"),
         ('<tool name="sing">la</tool>', "error: no tool 'sing'; there are echo, sum", "error"),
         ("nothing</tool>", 'error: a call is <tool name="...">...</tool>', "error"),
+        (
+            '<tool name="echo">1</tool>\n<output>\n1\n</output>\nso</tool>',
+            'error: a call is <tool name="...">...</tool>',
+            "error",
+        ),
         ('<tool name="sum">1+1</tool>', "2", "ok"),
         ('<tool name="sum">import os</tool>', "error: characters other than digits and + - * / ( ) .", "error"),
     ],
