@@ -58,7 +58,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
         show(Path(results[name]["path"]))
     for table in tables(spec["tables"], results):
         console.print(table, "")
-    console.print(spec["tables"]["note"])
+    console.print(f"± is 95 % over problems. {spec['tables']['note']}")
     leave_report(folder)
     tell_pipeline(folder, results)
     return summary
