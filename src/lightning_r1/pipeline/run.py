@@ -34,7 +34,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["runner"] == "process" and config["workers"] > 1:
         raise ConfigError(f"workers={config['workers']}: runner=process runs one node at a time; runner=subprocess")
     folder = Path(config["paths"]["run_dir"])
-    spec = config["pipeline"]
+    spec = {**config["pipeline"], "name": config["name"]}  # whose folder all nodes are in
     nodes = graph.plan(spec, output_dir=config["paths"]["output_dir"], extra=list(config["overrides"]))
     _check_names(spec, {node.name for node in nodes})
     graph.show(nodes)
