@@ -5,6 +5,7 @@ It needs neither a GPU nor those ranks: a checkpoint's tensors are read one by o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lightning_r1.config.checks import model_path_exists
 from lightning_r1.config.ending import tell_export
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.model_card import write_model_card
-from lightning_r1.config.run_folder import kept_config, provenance
+from lightning_r1.config.run_folder import SUMMARY, kept_config, provenance
 from lightning_r1.models.adapter_state import adapter_weights, check_base
 from lightning_r1.models.export import export_adapter, export_model
 from lightning_r1.models.live_weights import whole_weights
@@ -52,14 +53,23 @@ def export(config: Mapping[str, Any]) -> Path:
     check_base(facts_of(saved.path).get("base"), base and base.told())
     read_parts(nn.ModuleDict({"policy": policy}), source_of(saved.path))
     folder = run_dir / f"step-{saved.step:07d}" / "model"
-    so_far = {"phase": trained["phase"]["name"], "model": trained["model"]["name"], "steps": saved.step, **provenance()}
-    card = card_facts(trained, so_far)
+    card = card_facts(trained, _so_far(run_dir, trained, saved.step))
     export_model(policy, codec, folder, card=card, weights=whole_weights(policy.model, keep=True))
     write_model_card(folder, base=trained["model"]["path"])
     if adapter := adapter_weights(policy.model):
         export_adapter(policy, folder.with_name("adapter"), adapter)
     tell_export(trained, folder, saved.step)
     return folder
+
+
+def _so_far(run_dir: Path, trained: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """What the card says of the run at a step: all that the run says itself, where it ended with it."""
+    file = run_dir / SUMMARY
+    finished = json.loads(file.read_text()) if file.is_file() else {}
+    if finished.get("steps") == step:
+        return finished
+    made_by = {name: finished[name] for name in ("commit", "versions") if name in finished} or provenance()
+    return {"phase": trained["phase"]["name"], "model": trained["model"]["name"], "steps": step, **made_by}
 
 
 def _checkpoint(folder: Path, step: int | None) -> Saved:

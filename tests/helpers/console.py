@@ -15,8 +15,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int = 200) -> Console:
     """Let the callbacks print on a terminal, where bars move; what they print goes nowhere."""
-    terminal = Console(force_terminal=True, width=200, file=io.StringIO())
+    terminal = Console(force_terminal=True, width=width, file=io.StringIO())
     monkeypatch.setattr(console_module, "console", terminal)
     return terminal

@@ -19,6 +19,8 @@ from helpers.runs import coin_rl, largest_difference, weights
 from lightning_r1 import train as train_module
 from lightning_r1.config.build import Run, build
 from lightning_r1.config.build_policy import build_policy
+from lightning_r1.config.compose import compose_config
+from lightning_r1.export import export
 from lightning_r1.models.export import read_card
 from lightning_r1.models.identity import files_hash
 from lightning_r1.rollout.group import GroupEngine
@@ -188,3 +190,17 @@ def test_the_card_says_how_it_was_made(trained: Trained) -> None:
     # a folder of weights, and nothing that only this project could read
     assert not list(trained.folder.glob("*.py"))
     assert "auto_map" not in json.loads((trained.folder / "config.json").read_text())
+
+
+def test_exported_again_it_is_what_the_run_says_and_not_what_this_source_is(trained: Trained) -> None:
+    summary = trained.run.run_dir / "summary.json"
+    whole = summary.read_text()
+    try:
+        for steps, scored in ((10, True), (11, False)):  # the card of a step before the last has no scores of the last
+            summary.write_text(json.dumps({**trained.summary, "commit": "then", "steps": steps}))
+            card = read_card(export(compose_config("export", [f"run={trained.run.run_dir}"])))
+            assert card["commit"] == "then"
+            assert card["steps"] == 10
+            assert bool(card["scores"]) == scored
+    finally:
+        summary.write_text(whole)

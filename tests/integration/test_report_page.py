@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import yaml
+
 from helpers.browser import browse, drive, needs_browser
 from helpers.run_folders import leave_pipeline, leave_run, record, sample
 from lightning_r1.report.difference_page import write_difference_page
@@ -90,6 +92,29 @@ def test_nothing_is_wider_than_a_small_phone(tmp_path: Path) -> None:
         widths = "const all = page.documentElement; return [all.scrollWidth, all.clientWidth];"
         needed, there = drive(page, tmp_path / "profile", widths, width=360)
         assert needed == there <= 360
+
+
+def test_nothing_is_cut_off_on_paper(tmp_path: Path) -> None:
+    """Paper does not scroll: the graph of many nodes becomes small, and a wide table's cells break."""
+    run = leave_run(tmp_path / "run", name="a" * 30)
+    small = leave_pipeline(tmp_path / "small")
+    settings = yaml.safe_load((small / "config.yaml").read_text())
+    settings["pipeline"]["nodes"] |= {f"node_{i}": {"overrides": []} for i in range(9)}
+    (small / "config.yaml").write_text(yaml.safe_dump(settings))
+    for page in (write_run_page(run), write_pipeline_page(small)):
+        cut_off = drive(
+            page,
+            tmp_path / "profile",
+            """
+            for (const rule of page.styleSheets[0].cssRules)
+              if (rule.media && rule.media.mediaText === "print") rule.media.mediaText = "all";
+            const width = page.documentElement.clientWidth;
+            return [...page.querySelectorAll("table, .graph, .graph svg, .chart")]
+              .filter((part) => part.getBoundingClientRect().right > width).map((part) => part.outerHTML.slice(0, 200));
+            """,
+            width=680,
+        )
+        assert cut_off == []
 
 
 def test_filters_and_keys(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lightning_r1.models.load import quiet_transformers
@@ -111,13 +111,18 @@ class ConsoleProgress(L.Callback):
         self.progress.update(self.tasks[what], completed=done, total=total, note=note)
 
 
+_BAR, _LEAST_NOTE, _BESIDE_NOTE = 24, 12, 60
+
+
 def _bars() -> Progress:
+    # of what does not fit in a line, the note becomes shorter: rich would shrink what it is about to nothing
+    note = Column(no_wrap=True, overflow="ellipsis", max_width=max(_LEAST_NOTE, console.width - _BESIDE_NOTE))
     return Progress(
         TextColumn("{task.description:>8}"),
-        BarColumn(),
+        BarColumn(bar_width=_BAR),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=note),
         console=console,
         transient=True,
     )

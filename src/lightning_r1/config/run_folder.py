@@ -34,6 +34,9 @@ _MAY_CHANGE = (
 )  # fmt: skip
 
 
+_TOLD, _LONGEST_VALUE = 4, 100  # of differences, in one message
+
+
 def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) -> dict[str, Any] | None:
     """See that the run folder can be ours; :func:`keep_config` makes it so.
 
@@ -56,9 +59,10 @@ def take_folder(config: Mapping[str, Any], *, may_change: Sequence[str] = ()) ->
     if kept.is_file() and {file.name for file in run_dir.iterdir()} - {kept.name, JOB_LOGS}:
         changed = _changed(yaml.safe_load(kept.read_text()), config, {*_MAY_CHANGE, *may_change})
         if changed:
+            more = f", and {len(changed) - _TOLD} more that differ" if len(changed) > _TOLD else ""
             raise ConfigError(
-                f"name={config['name']}: {run_dir} holds a run with another {', '.join(changed)}. Choose another "
-                "name=, or resume=never to begin anew (the old folder is moved aside)"
+                f"name={config['name']}: {run_dir} holds a run with another {', '.join(changed[:_TOLD])}{more}. Choose "
+                "another name=, or resume=never to begin anew (the old folder is moved aside)"
             )
         summary = run_dir / SUMMARY
         if summary.is_file():
@@ -124,7 +128,12 @@ def _changed(before: Any, after: Any, ignored: set[str], path: str = "") -> list
             for key in {**before, **after}
             for difference in _changed(before.get(key), after.get(key), ignored, f"{path}.{key}" if path else str(key))
         ]
-    return [] if before == after else [f"{path} ({before} there, {after} here)"]
+    return [] if before == after else [f"{path} ({_brief(before)} there, {_brief(after)} here)"]
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
 
 
 def _git(folder: Path, *arguments: str) -> str:

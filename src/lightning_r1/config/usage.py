@@ -73,12 +73,12 @@ def help_text(doc: str, config_name: str, program: str, overrides: Sequence[str]
                 break_on_hyphens=False,
             )
             lines.append(told)
-    if alone:
-        lines.append(f"  without a choice: {', '.join(alone)}")
+    if lines:
+        lines.insert(0, "\nGroups, as they are chosen, and what there is (group=choice):")
+        lines += [f"  without a choice: {', '.join(alone)}"] if alone else []
     return "\n".join(
         [
             doc.strip(),
-            "\nGroups, as they are chosen, and what there is (group=choice):",
             *lines,
             "\nKeys beside them (key=value):",
             textwrap.indent(_own_keys(config_name), "  "),

@@ -6,6 +6,7 @@ JSON lines on this disk need nothing; everything else is read by the package ``d
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def records(
     except DataError:
         raise
     except Exception as error:
-        raise DataError(_explain(place, error)) from error
+        raise DataError(_gated(path, error) or _explain(place, error)) from error
 
 
 def _file(path: str) -> str | None:
@@ -95,15 +96,29 @@ def _load(path: str, subset: str | None, split: str, revision: str | None, strea
     return datasets.load_dataset(path, name=subset, split=split, revision=revision, streaming=streaming)
 
 
+def _gated(path: str, error: BaseException | None) -> str | None:
+    """What to do where a data set's owner wants to know who reads it; None where something else is wrong."""
+    while error is not None:
+        if type(error).__name__ == "GatedRepoError":
+            name = "/".join(path.removeprefix("hf://datasets/").split("/")[:2]).partition("@")[0]
+            page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/datasets/{name}"
+            fix = f"accept its terms at {page}, then say who you are: hf auth login"
+            return f"data.path={path}: its access is gated; {fix}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _explain(place: str, error: Exception) -> str:
     """What ``datasets`` says, in one line, and what to do about it."""
     reason = " ".join(str(error).split())
     if len(reason) > _LONGEST_REASON:
         reason = reason[:_LONGEST_REASON] + " ..."
-    if isinstance(error, ConnectionError):
+    if "OfflineModeIsEnabled" in reason:
+        fix = "HF_HUB_OFFLINE is set: unset it, or set data.path to a copy on this disk"
+    elif isinstance(error, ConnectionError):
         fix = "connect to the network, or set data.path to a copy on this disk"
     elif type(error).__name__ == "DatasetNotFoundError":
-        fix = "check the id (owner/name); one with gated access needs `hf auth login`"
+        fix = "check the id (owner/name), and say hf auth login if it is private"
     else:
         fix = "check data.path, data.subset and data.split"
     return f"data: {place} cannot be read: {type(error).__name__}: {reason}; {fix}"

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_PLACEHOLDER = "RUN/"  # as guides and hints write it
 _PATIENCE_S = 10.0
 
 
@@ -42,6 +43,8 @@ def check_on_hub(path: str | Path) -> None:
     name = str(path)
     if not _HUB_ID.fullmatch(name) or Path(name).exists() or _is_cached(name):
         return
+    if name.startswith(_PLACEHOLDER):
+        raise HubError(f"{name}: RUN stands for the folder of a run, as in outputs/mine/model; name a folder of yours")
     page = f"{constants.ENDPOINT}/{name}"
     elsewhere = (
         f"download it where it can be had (hf download {name} --local-dir FOLDER) and set the path to that folder"

@@ -33,7 +33,6 @@ FINISHED, FAILED, MISTAKEN, UNFINISHED = 0, 1, 2, 75
 # SIGUSR2 is what submitit has Slurm send, to a handler of its own that ends the work where it is
 _ASKED_BY = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
-
 _HEARD = b"\nCtrl-C: the run leaves as soon as it can, and is saved; once more, and it ends at once\n"
 
 
@@ -139,7 +138,8 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a fork inherits the handler: it is not the one that is asked
             return
-        first, self.cause = not self.cause, self.cause or f"it received {signal.Signals(number).name}"
+        cause = "Ctrl-C" if number == signal.SIGINT else f"it received {signal.Signals(number).name}"
+        first, self.cause = not self.cause, self.cause or cause
         for child in self.children:
             # always by SIGTERM: a terminal sends Ctrl-C to all, and the second one would not wait
             with contextlib.suppress(ProcessLookupError):

@@ -34,7 +34,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["runner"] == "process" and config["workers"] > 1:
         raise ConfigError(f"workers={config['workers']}: runner=process runs one node at a time; runner=subprocess")
     folder = Path(config["paths"]["run_dir"])
-    spec = config["pipeline"]
+    spec = {**config["pipeline"], "name": config["name"]}  # whose folder all nodes are in
     nodes = graph.plan(spec, output_dir=config["paths"]["output_dir"], extra=list(config["overrides"]))
     _check_names(spec, {node.name for node in nodes})
     graph.show(nodes)
@@ -58,7 +58,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
         show(Path(results[name]["path"]))
     for table in tables(spec["tables"], results):
         console.print(table, "")
-    console.print(spec["tables"]["note"])
+    console.print(f"± is 95 % over problems. {spec['tables']['note']}")
     leave_report(folder)
     tell_pipeline(folder, results)
     return summary

@@ -76,7 +76,7 @@ def side_by_side(run_dir: Path, *, count: int = 4) -> Table | None:
         count: rows, shared by the sets.
 
     Returns:
-        A table for the console, or None if the run has no two evaluations.
+        A table for the console, or None if the run has no two evaluations, or nothing was learned.
     """
     sets = [list(files.items()) for files in evaluations(run_dir).values() if len(files) > 1]
     pairs = [(files[0], files[-1]) for files in sets]
@@ -94,7 +94,7 @@ def side_by_side(run_dir: Path, *, count: int = 4) -> Table | None:
         learned = [id for id in early if id in late and late[id]["correct"] and not early[id]["correct"]]
         for id in learned[:: max(1, len(learned) // rows)][:rows]:
             table.add_row(Text(early[id]["prompt"]), Text(early[id]["completion"]), Text(late[id]["completion"]))
-    return table
+    return table if table.row_count else None
 
 
 def evaluation_tables(folder: Path) -> list[Table]:

@@ -10,8 +10,8 @@ from lightning_r1.report.charts import overlay
 from lightning_r1.report.heldout import Pair, of_two, prompts
 from lightning_r1.report.markup import Html, facts, html, join, section, table, tag
 from lightning_r1.report.page import page, write
-from lightning_r1.report.read import RunFolder, read_run
-from lightning_r1.report.run_page import NO_SCRIPTS, curve_sections, heading, subtitle, tags_of
+from lightning_r1.report.read import RunFolder, passed_over, read_run
+from lightning_r1.report.run_page import NO_SCRIPTS, curve_sections, heading, note, subtitle, tags_of
 from lightning_r1.report.scores import MAIN, evaluated
 from lightning_r1.report.stages import number
 from lightning_r1.report.words import NAMES, certainty, change, with_interval
@@ -41,7 +41,9 @@ def write_difference_page(run_dir: Path, against_dir: Path) -> Path:
             facts((label, subtitle(one)) for label, one in zip(labels, (run, against), strict=True)),
         ),
         section("config", "Settings that differ", _settings(changed, labels)),
-        section("scores", "Held-out scores", _scores(run, against, pairs, labels)),
+        section(
+            "scores", "Held-out scores", _scores(run, against, pairs, labels), note(passed_over(against_dir, run_dir))
+        ),
         *curve_sections(drawn),
     ]
     if held_out["items"]:

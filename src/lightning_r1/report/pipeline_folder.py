@@ -53,8 +53,8 @@ class PipelineFolder:
 
     @property
     def name(self) -> str:
-        """Of the pipeline."""
-        return str(self.spec.get("name") or self.path.name)
+        """Of the pipeline, or of the user for it: its folder's."""
+        return self.path.resolve().name
 
     @property
     def state(self) -> str:

@@ -13,7 +13,7 @@ from lightning_r1.report.markup import Html, facts, html, join, section, table, 
 from lightning_r1.report.page import page, write
 from lightning_r1.report.pipeline_folder import NodeFolder, PipelineFolder, read_pipeline
 from lightning_r1.report.read import read_curves
-from lightning_r1.report.run_page import NO_SCRIPTS, curve_sections, heading, write_run_page
+from lightning_r1.report.run_page import NO_SCRIPTS, curve_sections, heading, note, write_run_page
 from lightning_r1.report.scores import MAIN
 from lightning_r1.report.stages import StageTable, number, stage_tables
 from lightning_r1.report.words import NAMES, brief, certainty, change, duration, with_interval
@@ -36,7 +36,8 @@ def write_pipeline_page(folder: Path) -> Path:
     spec = pipeline.spec.get("tables") or {}
     done = {name: node.result for name, node in pipeline.nodes.items() if node.status == "done"}
     if made := [_stages(one) for one in stage_tables(_possible(spec, done), done)]:
-        parts.append(section("tables", "What every phase did", *made, tag("p", spec.get("note", ""), class_="note")))
+        under = note(f"In brackets 95 % over problems. {spec.get('note', '')}")
+        parts.append(section("tables", "What every phase did", *made, under))
     parts += curve_sections(drawn)
     parts.append(section("nodes", "Nodes", *(_node(node) for node in pipeline.nodes.values())))
     return write(folder / "report.html", page(f"{pipeline.name} · report", join(parts), {"charts": drawn}))

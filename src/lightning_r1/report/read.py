@@ -106,6 +106,24 @@ def evaluations(folder: Path) -> dict[str, dict[int, Path]]:
     return {name: dict(sorted(files.items())) for name, files in sorted(sets.items())}
 
 
+def passed_over(*folders: Path) -> str:
+    """A sentence on the first and last evaluations of runs that are too large to be read; empty where none is."""
+    files = {
+        file
+        for folder in folders
+        for steps in evaluations(folder).values()
+        for file in (steps[min(steps)], steps[max(steps)])
+        if file.stat().st_size > MOST_BYTES
+    }
+    if not files:
+        return ""
+    named = ", ".join(f"{file} ({file.stat().st_size / 2**20:,.0f} MiB)" for file in sorted(files))
+    return (
+        f"Not read, being larger than {MOST_BYTES / 2**20:,.0f} MiB: {named}. Its set has no paired test and none "
+        "of its prompts on this page; the scores are complete."
+    )
+
+
 def read_samples(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Graded completions by the id of their prompt; nothing of a file that is too large to be read in time."""
     samples: dict[str, list[dict[str, Any]]] = {}

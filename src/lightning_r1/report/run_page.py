@@ -11,7 +11,7 @@ from lightning_r1.report.completions import browse
 from lightning_r1.report.heldout import before_and_after, prompts
 from lightning_r1.report.markup import Html, facts, fold, html, join, section, tag, tiles
 from lightning_r1.report.page import page, write
-from lightning_r1.report.read import RunFolder, read_json, read_run
+from lightning_r1.report.read import RunFolder, passed_over, read_json, read_run
 from lightning_r1.report.scores import facts_of, scores, tiles_of, warnings
 from lightning_r1.text.tags import Tags
 
@@ -34,7 +34,7 @@ def write_run_page(folder: Path) -> Path:
     held_out = prompts(pairs)
     parts = [heading(run.name, subtitle(run), *_warned(run)), tiles_or_nothing(run), NO_SCRIPTS]
     if (table := scores(run, pairs)) is not None:
-        parts.append(section("scores", "Held-out scores", table))
+        parts.append(section("scores", "Held-out scores", table, note(passed_over(folder))))
     parts += curve_sections(drawn)
     if completions["rollouts"]:
         parts.append(
@@ -51,6 +51,11 @@ def write_run_page(folder: Path) -> Path:
     parts.append(section("about", "About this run", *about))
     data = {"charts": drawn, "completions": completions, "prompts": held_out, "tags": tags_of(run.config)}
     return write(folder / "report.html", page(f"{run.name} · report", join(parts), data))
+
+
+def note(text: str) -> Html:
+    """A remark below what it is about; nothing where there is none."""
+    return tag("p", text, class_="note") if text else html("")
 
 
 def heading(title: str, under: str, *parts: Html) -> Html:

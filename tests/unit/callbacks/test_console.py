@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from helpers.console import on_a_terminal, said
 from helpers.phases import fit, scripted_grpo
 from helpers.prompts import number_prompt
+from lightning_r1.callbacks import console as console_module
 from lightning_r1.callbacks.console import ConsoleProgress, show_completions
 from lightning_r1.models.codec import Codec
 from lightning_r1.modules.grpo import GRPO
@@ -98,6 +100,21 @@ def test_a_terminal_has_a_bar_for_everything_long(
         assert bars["score"] == (6, 6)
         assert bars["update"] == (3, 3)
     assert progress.progress is None
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_bar_stays_a_bar_however_much_is_told_beside_it(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_a_terminal(monkeypatch, width=width)
+    progress = ConsoleProgress()
+    progress.progress = console_module._bars()
+    progress.latest = dict.fromkeys(console_module.COLUMNS, 0.5)
+    progress._report("evaluate", 131, 996)
+    progress._report("steps", 12_345, 200_000)
+    terminal.file = io.StringIO()
+    terminal.print(progress.progress.get_renderable())
+    first, second = terminal.file.getvalue().splitlines()
+    assert re.match(r" *evaluate \S{24} +131/996", re.sub(r"\x1b\[[\d;]*m", "", first))
+    assert re.match(r" *steps \S{24} +12345/200000 -:--:-- reward 0.50", re.sub(r"\x1b\[[\d;]*m", "", second))
 
 
 def test_bars_are_gone_before_an_error_is_told(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

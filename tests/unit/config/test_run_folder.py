@@ -27,6 +27,14 @@ def test_other_ranks_and_another_strategy_may_go_on_and_another_run_may_not(tmp_
         take_folder(config(tmp_path, seed=1))
 
 
+def test_a_wholly_other_run_is_told_in_few_words(tmp_path: Path) -> None:
+    keep_config(tmp_path, config(tmp_path))
+    (tmp_path / "metrics.csv").write_text("begun")
+    other = config(tmp_path) | {"prompt": "x" * 1000} | dict.fromkeys("abcde", 1)
+    with pytest.raises(ConfigError, match=r"prompt \(None there, x{100} \.\.\. here\), .*, and 2 more that differ\."):
+        take_folder(other)
+
+
 def test_its_servers_may_be_on_other_nodes(tmp_path: Path) -> None:
     """Those of a job that is requeued are."""
     keep_config(tmp_path, config(tmp_path) | {"rollout": {"base_urls": ["http://n3:23422"], "at_once": 64}})

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx
+import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -94,9 +96,9 @@ def test_a_path_that_is_not_there_is_named(name: str, tmp_path: Path, monkeypatc
 
 
 def test_an_id_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refusal("nobody/nothing", subset="main", split="test")
+    message = refusal("nobody/nothing", subset="main", split="test")  # no test reaches the hub
     assert message.startswith("data: nobody/nothing main test cannot be read: ConnectionError: ")
-    assert message.endswith("; connect to the network, or set data.path to a copy on this disk")
+    assert message.endswith("; HF_HUB_OFFLINE is set: unset it, or set data.path to a copy on this disk")
 
     def unknown(*_: Any, **__: Any) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'nobody/nothing'\n doesn't exist " + "x" * 1000)
@@ -104,8 +106,38 @@ def test_an_id_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(datasets, "load_dataset", unknown)
     message = refusal("nobody/nothing")
     assert "DatasetNotFoundError: Dataset 'nobody/nothing' doesn't exist" in message
-    assert message.endswith("; check the id (owner/name); one with gated access needs `hf auth login`")
+    assert message.endswith("; check the id (owner/name), and say hf auth login if it is private")
     assert len(message) < 500
+
+
+def test_a_network_that_is_down_is_no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Couldn't reach 'a/b' on the Hub (ConnectError)")
+
+    monkeypatch.setattr(datasets, "load_dataset", down)
+    assert refusal("a/b").endswith("; connect to the network, or set data.path to a copy on this disk")
+
+
+@pytest.mark.parametrize("path", ["cais/gated", "hf://datasets/cais/gated@main/test.parquet"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_of_a_gated_data_set_it_is_said_how_to_be_let_in(
+    path: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+
+    def gated(*_: Any, **__: Any) -> None:
+        try:
+            raise huggingface_hub.errors.GatedRepoError("403 Client Error.\n" + "x" * 1000, response=response)
+        except huggingface_hub.errors.GatedRepoError as error:
+            if not wrapped:  # as streaming leaves it
+                raise
+            raise datasets.exceptions.DatasetNotFoundError("Dataset is a gated dataset on the Hub.") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", gated)
+    assert refusal(path) == (
+        f"data.path={path}: its access is gated; accept its terms at https://huggingface.co/datasets/cais/gated, then "
+        "say who you are: hf auth login"
+    )
 
 
 def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,11 @@ def unreachable(*arguments: Any, **options: Any) -> Any:
     raise httpx.ConnectError("[Errno -2] Name or service not known")
 
 
+def test_what_stands_for_a_folder_is_no_name_on_the_hub() -> None:
+    with pytest.raises(HubError, match=r"^RUN/model: RUN stands for the folder of a run, as in outputs/mine/model;"):
+        check_on_hub("RUN/model")
+
+
 @pytest.mark.parametrize(
     ("ask", "words"),
     [

@@ -107,6 +107,17 @@ def test_the_summary_names_every_node(fakes: list[str], tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_pipelines_of_two_names_share_no_folder(fakes: list[str], tmp_path: Path) -> None:
+    run_pipeline(config(tmp_path, NODES))
+    paths = {"output_dir": str(tmp_path), "run_dir": f"{tmp_path}/other"}
+    summary = run_pipeline(config(tmp_path, NODES, name="other", paths=paths, overrides=["seed=1"]))
+    assert fakes == ["base", "rl"] * 2
+    assert {node["path"] for node in summary["nodes"].values()} == {f"{tmp_path}/other/{name}" for name in NODES}
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert "<h1>other</h1>" in page
+    assert "finished, 2 nodes" in page
+
+
 def test_a_second_run_trains_nothing_and_says_the_same(fakes: list[str], tmp_path: Path) -> None:
     first = run_pipeline(config(tmp_path, NODES))
     fakes.clear()

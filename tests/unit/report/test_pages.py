@@ -17,6 +17,7 @@ from helpers.console import said
 from helpers.run_folders import leave_pipeline, leave_run, log
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.report import console as console_module
+from lightning_r1.report import read
 from lightning_r1.report.console import leave_report, show
 from lightning_r1.report.difference_page import write_difference_page
 from lightning_r1.report.page import as_json
@@ -84,6 +85,21 @@ def test_the_least_that_a_run_can_hold_is_enough(tmp_path: Path) -> None:
     write_run_page(tmp_path)
 
 
+def test_samples_that_are_too_large_to_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = leave_run(tmp_path / "one"), leave_run(tmp_path / "other")
+    assert "Not read" not in markup(write_run_page(one)) + markup(write_difference_page(one, other))
+    large = one / "evaluations" / "easy-00004.jsonl"
+    with large.open("a") as file:
+        file.write(100 * "\n")
+    monkeypatch.setattr(read, "MOST_BYTES", large.stat().st_size - 1)
+    for page in (write_run_page(one), write_difference_page(one, other)):
+        (told,) = [text for text in texts(markup(page), "p", "note") if text.startswith("Not read")]
+        assert f"{large} (0 MiB)" in told
+        assert told.count("MiB)") == 1
+        assert "0.750 [0.550, 0.950]" in str(rows(page))
+        assert "p = " not in markup(page).replace("from p = 0.05", "")
+
+
 def test_what_the_watchdog_told_stands_at_the_top(tmp_path: Path) -> None:
     told = [0.0, 1.0, 1.0, 0.0, 1.0]
     log(tmp_path, *({"step": 10 * place, "watchdog/logprob_gap": value} for place, value in enumerate(told)))
@@ -104,6 +120,7 @@ def test_a_pipeline_says_its_numbers_without_scripts(kept: bool, tmp_path: Path)
     assert 'href="traces/report.html"' not in markup(page)
     assert ("unfinished: 2 of 3 nodes are done" if kept else "finished, 2 nodes") in markup(page)
     rl = ["rl", "0.750 [0.550, 0.950]", "+0.0 [+0.0, +0.0]", "p = 1, noise"]
+    assert ("In brackets 95 % over problems. of four problems" in texts(markup(page), "p", "note")) == kept
     assert (rl in rows(page)) == kept  # without its config, nobody knows what to compare
     assert data(page)["charts"]["Learning"][0]["lines"][1]["label"] == "rl"
 
