@@ -14,6 +14,7 @@ from lightning_r1.experience.batching import (
     micro_batches,
     pad,
     placed_micro_batches,
+    sampled_masks,
 )
 from lightning_r1.models.layout import pack
 from lightning_r1.models.token_budget import split_by_tokens
@@ -168,3 +169,12 @@ def test_auto_shares_where_that_leaves_few_tokens() -> None:
 def test_nothing_of_a_packed_micro_batch_still_has_its_layout() -> None:
     [batch] = micro_batches(GROUPS, 1000, 0, Layouts(shared_prefix="on"))
     assert batch.nothing().layout is batch.layout
+
+
+def test_completions_without_an_environment_count_whole_beside_episodes() -> None:
+    """As of a queue from before there was one."""
+    ids = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
+    masks = sampled_masks([None, (True, False)], ids)
+    assert masks is not None
+    assert [mask.tolist() for mask in masks] == [[True, True, True], [True, False]]
+    assert sampled_masks([None, None], ids) is None
