@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
@@ -9,7 +10,7 @@ import torch
 
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.models.answering import Answerer, Habits
-from lightning_r1.serve.turn import Turn, asked, printable
+from lightning_r1.serve.turn import Turn, asked, printable, readable
 from lightning_r1.text.tags import Tags
 
 
@@ -29,12 +30,16 @@ def answer_lines(
     if options["seed"] is not None:
         torch.manual_seed(options["seed"])
     for number, line in enumerate(questions, 1):
-        if not (question := line.strip()):
+        if not (question := readable(line).strip()):
             continue
         turn = Turn(answerer, asked(question, options["system"]), tags, lambda part: None)
         try:
             turn.write(habits, options)
         except ValueError as error:
             raise ConfigError(f"line {number}: {error}; ask it in fewer words") from error
-        answers.write(f"{printable(turn.answer)}\n")
-        answers.flush()
+        try:
+            answers.write(f"{printable(turn.answer)}\n")
+            answers.flush()
+        except BrokenPipeError:  # a program like head has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
+            return

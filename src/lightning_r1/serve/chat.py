@@ -14,7 +14,7 @@ from rich.text import Text
 from lightning_r1.callbacks.console import console
 from lightning_r1.models.answering import Answerer, Habits
 from lightning_r1.models.asked import Message, shows_earlier_turns, shows_system_message
-from lightning_r1.serve.turn import Turn, asked
+from lightning_r1.serve.turn import Turn, asked, readable
 from lightning_r1.text.streaming import Part
 from lightning_r1.text.tags import Tags
 
@@ -66,7 +66,7 @@ class Chat:
             torch.manual_seed(self.options["seed"])
         while True:
             try:
-                line = input("> ").strip()
+                line = readable(input("> ")).strip()
             except EOFError:
                 console.print()
                 return

@@ -72,6 +72,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def readable(text: str) -> str:
+    """A line as it was read, with ``\ufffd`` for bytes that were no text: no tokenizer takes those.
+
+    >>> readable("2+2\\udcff")
+    '2+2\ufffd'
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def asked(question: str, system: str | None) -> list[Message]:
     """A conversation that begins with a question."""
     first: list[Message] = [{"role": "system", "content": system}] if system else []

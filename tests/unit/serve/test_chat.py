@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -155,6 +156,22 @@ def test_a_pipe_is_answered_line_by_line() -> None:
     answer_lines(lines, answers, model, Tags(), Habits(0), {**OPTIONS, "system": "s"})  # type: ignore[arg-type]
     assert answers.getvalue() == "42\n7\n"
     assert [message["content"] for message in model.asked[1]] == ["s", "7"]  # each alone
+
+
+def test_a_reader_that_has_read_enough_ends_it() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does
+    model = Scripted("</think>1", "</think>2")
+    with os.fdopen(writer, "w") as answers:
+        answer_lines(["a", "b"], answers, model, Tags(), Habits(0), OPTIONS)  # type: ignore[arg-type]
+    assert model.answers == ["</think>2"]
+
+
+def test_bytes_that_are_no_text_can_be_asked() -> None:
+    model = Scripted("</think>1")
+    line = b"2+2\xff\n".decode("utf-8", "surrogateescape")
+    answer_lines([line], io.StringIO(), model, Tags(), Habits(0), OPTIONS)  # type: ignore[arg-type]
+    assert model.asked[0][0]["content"] == "2+2\ufffd"
 
 
 def test_a_line_that_is_too_long_is_named() -> None:
