@@ -33,7 +33,7 @@ SAID = {
     "rollout.base_url": "http://host:8000",
     "rollout.base_urls": "[http://one:8000,http://two:8000]",
 }
-PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor", "export")
+PRIMARY = ("train", "sample", "pipeline", "report", "evaluate", "benchmark", "teach", "doctor", "export", "serve")
 NOT_TRAIN = {"pipeline", "cluster", "benchmark", "sample", "local", "hydra", "paths", "gpu", "assumed"}
 PROGRAMS = {("data", "codeforces"), ("data", "apps"), ("data", "mbpp")}
 # what a choice is for

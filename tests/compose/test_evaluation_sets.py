@@ -153,7 +153,9 @@ def test_several_sets_are_one_evaluation() -> None:
 def test_a_set_has_to_be_chosen_among_those_there_are() -> None:
     with pytest.raises(ConfigError, match="eval is not chosen; add eval=<one or several of: aime24, aime25"):
         check_evaluation(evaluation())
-    with pytest.raises(ConfigError, match="eval=aime23: there is no such choice; choose one of: aime24, aime25"):
+    with pytest.raises(
+        ConfigError, match="eval=aime23: there is no such choice; did you mean aime25\\? There are: aime24"
+    ):
         evaluation("eval=aime23")
     with pytest.raises(ConfigError, match="eval=aime23: there is no such choice"):
         evaluation("eval=aime24,aime23")

@@ -126,6 +126,28 @@ BROKEN = {
     ),
     "clipping_is_not_lightnings": (["+trainer.gradient_clip_val=1.0"], "phase.module.max_grad_norm"),
     "precision_needs_no_loss_scaling": (["trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
+    "an_environment_answers_someone": (
+        ["environment=calculator", "phase=reward_model", "data=preferences", "data.rows.path=x"],
+        "environment: a reward model writes nothing that could be answered; set environment=none",
+    ),
+    "an_environments_engine_stops_at_texts": (
+        ["environment=calculator", "rollout=continuous"],
+        "environment: rollout._target_=.*ContinuousEngine does not stop where a call ends; choose rollout=group",
+    ),
+    "texts_end_completions_where_they_are_looked_for": (
+        ["algo.sampling.stop=[x]", "rollout=continuous"],
+        "algo.sampling.stop=.*x.*: .*ContinuousEngine does not look for texts; choose rollout=group or hf, or stop at",
+    ),
+    "an_episode_has_room_for_replies": (
+        ["environment=calculator", "algo.sampling.max_new_tokens=8", "environment.budget.max_reply_tokens=8"],
+        "environment.budget.max_reply_tokens=8: an episode has algo.sampling.max_new_tokens=8 tokens in all",
+    ),
+    "wandb_can_be_begun": (
+        ["logger.wandb.mode=onlin"],
+        "logger.wandb.mode=onlin: choose one of auto, online, offline",
+    ),
+    "plain_values_are_of_their_kind": (["seed=abc"], "seed='abc': expected"),
+    "threads_are_one_at_least": (["threads=0"], "threads=0: expected at least 1, or null for torch's own choice"),
     "steps_are_counted": (["trainer.max_steps=0"], "trainer.max_steps=0"),
 }
 
@@ -261,8 +283,10 @@ def test_a_teacher_is_looked_for_as_a_model_is() -> None:
     distill = ["phase=distill_on_policy", "teacher.path=./nowhere"]
     with pytest.raises(ConfigError, match=r"teacher.path=./nowhere: there is no model there; set it to a folder"):
         check_rules(config(*distill))
-    with pytest.raises(ConfigError, match=r"teacher.path=./nowhere: there is no model there; make it first with: make"):
-        check_rules(config(*distill, "+teacher.made_by=make"))
+    with pytest.raises(
+        ConfigError, match=r"teacher.path=./nowhere: there is no model there; make it first with: python"
+    ):
+        check_rules(config(*distill, "+teacher.made_by='train experiment=mini_base'"))
     with pytest.raises(ConfigError, match=r"algo: phase=distill_on_policy needs algo=distill"):
         check_rules(config("phase=distill_on_policy", "teacher.path=a/b", "algo=grpo"))
     with pytest.raises(ConfigError, match=r"phase.module.divergence='kl': expected forward_kl"):

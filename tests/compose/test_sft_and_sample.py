@@ -130,7 +130,10 @@ def test_an_endpoint_that_rewrites() -> None:
     [
         ("sample.sampling.group_siz=2", r"did you mean sample\.sampling\.group_size\?"),
         ("sample.max_totl=2", r"did you mean sample\.max_total\?"),
-        ("sample=hot_start", r"sample=hot_start: there is no such choice; choose one of: cold_start, default"),
+        (
+            "sample=hot_start",
+            r"sample=hot_start: there is no such choice; did you mean cold_start\? There are: cold_start, default",
+        ),
     ],
 )
 def test_a_wrong_key_is_told(override: str, message: str) -> None:

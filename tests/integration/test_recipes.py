@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.quick import overrides_of, quick_rl, random_base
+from lightning_r1.config.conf_dir import choices
 from lightning_r1.models.export import read_card
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +45,7 @@ def test_help_names_the_groups_and_an_example(recipe: str, tmp_path: Path) -> No
     assert done.stderr == ""
     told = " ".join(done.stdout.split())
     for group in groups_of(recipe):
-        choices = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
-        assert re.search(rf" {group}=\w+ {re.escape(', '.join(choices))} ", told) or f"{group}" in alone_in(told)
+        assert re.search(rf" {group}=\w+ {re.escape(', '.join(choices(group)))} ", told) or f"{group}" in alone_in(told)
     assert f"recipes/{recipe}.py " in told
     assert "HYDRA_FULL_ERROR=1" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from vllm.reasoning import ReasoningParserManager
 
 from helpers.coin import coin_rows
 from helpers.models import tiny_policy
@@ -97,6 +96,8 @@ def test_they_come_apart_in_a_stream_too(endpoint: Endpoint, base: Path) -> None
 
 
 def test_where_tags_are_no_tokens_vllm_reads_the_response_template(tmp_path: Path) -> None:
+    from vllm.reasoning import ReasoningParserManager as parsers  # only here: whoever has no vLLM can collect the tests
+
     tokenizer = number_tokenizer()
     names = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = names["model"]["vocab"]
@@ -110,8 +111,8 @@ def test_where_tags_are_no_tokens_vllm_reads_the_response_template(tmp_path: Pat
     again = AutoTokenizer.from_pretrained(folder)
     assert reasoning_parser(again) == "hf"
     with pytest.raises(RuntimeError, match="could not locate"):
-        ReasoningParserManager.get_reasoning_parser("deepseek_r1")(again)
-    parser = ReasoningParserManager.get_reasoning_parser("hf")(again)
+        parsers.get_reasoning_parser("deepseek_r1")(again)
+    parser = parsers.get_reasoning_parser("hf")(again)
     prompt = codec.template.render("2?5?1=9")
     assert not parser.is_reasoning_end(list(codec.encode(f"{prompt}2+5=7")))
     assert parser.is_reasoning_end(list(codec.encode(f"{prompt}2+5=7</think>7")))

@@ -231,7 +231,7 @@ def without_middle(text: str, most: int) -> str:
     """A text of at most so many characters, its middle left out if need be.
 
     >>> without_middle("0123456789" * 10, 50)
-    '01234567890[... 79 characters ...]9012345678'
+    '0123456789012[... 74 characters ...]7890123456789'
     """
     if len(text) <= most:
         return text
