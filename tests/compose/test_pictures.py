@@ -72,6 +72,6 @@ def test_they_are_drawn_of_metrics_and_what_is_missing_is_said(
 
 def test_sums_and_steps_are_those_of_the_file(draw: ModuleType, tmp_path: Path) -> None:
     numbers(tmp_path / "run", {"one", "two"}, steps=4)
-    curves = draw.read(tmp_path / "run" / "metrics.csv")
+    curves = draw.read_curves(tmp_path / "run" / "metrics.csv")
     assert draw.total(curves, ("one", "two")) == ([1, 2, 3, 4], [0.5, 1.0, 1.5, 2.0])
     assert draw.total(curves, ("one", "three")) == ([], [])

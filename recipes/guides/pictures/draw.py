@@ -5,7 +5,6 @@ python recipes/guides/pictures/draw.py outputs/reading outputs/mini
 
 from __future__ import annotations
 
-import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,10 @@ mpl.use("agg")  # there may be no screen
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from lightning_r1.report.read import read_curves
+from lightning_r1.report.series import Curve
+
 HEALTHY, SICK, OTHER = "#7d8590", "#c8553d", "#33658a"
-Curve = tuple[list[int], list[float]]
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,6 @@ PICTURES = (
 )
 
 
-def read(file: Path) -> dict[str, Curve]:
-    """Steps and values of every number in a metrics.csv."""
-    curves: dict[str, Curve] = {}
-    with file.open(newline="") as rows:
-        for row in csv.DictReader(rows):
-            for name, value in row.items():
-                if name != "step" and value:
-                    steps, values = curves.setdefault(name, ([], []))
-                    steps.append(int(row["step"]))
-                    values.append(float(value))
-    return curves
-
-
 def total(curves: dict[str, Curve], names: tuple[str, ...]) -> Curve:
     """The sum of some numbers, step by step; nothing where one was not measured."""
     if any(name not in curves for name in names):
@@ -167,7 +155,7 @@ def paint(picture: Picture, runs: dict[str, dict[str, Curve]], into: Path) -> No
 
 def main(folders: list[Path], into: Path = Path(__file__).parent) -> None:
     """Draw whatever the folders have all runs for, and say what is left out for want of a run."""
-    runs = {file.parent.name: read(file) for folder in folders for file in sorted(folder.glob("*/metrics.csv"))}
+    runs = {file.parent.name: read_curves(file) for folder in folders for file in sorted(folder.glob("*/metrics.csv"))}
     for picture in PICTURES:
         missing = [folder for folder in picture.runs if folder not in runs]
         if missing:

@@ -9,11 +9,11 @@ import torch
 
 from lightning_r1.models.merging import as_whole
 from lightning_r1.models.policy import Policy
-from lightning_r1.rollout.engine import Finished, Progress, RolloutEngine, close
+from lightning_r1.rollout.engine import AroundEngine, Finished, Progress, RolloutEngine
 from lightning_r1.types import Group, Prompt, Sampling
 
 
-class BesideEngine:
+class BesideEngine(AroundEngine):
     """Any engine that samples from a :class:`.Policy` in this process, over a copy of it.
 
     The copy takes the policy's weights when :meth:`sync_weights` is called and keeps them until the next
@@ -57,19 +57,7 @@ class BesideEngine:
     def sync_weights(self, version: int) -> None:
         """Copy the policy's weights."""
         copy_weights(self.policy, self.copy)
-        self.inner.sync_weights(version)
-
-    def sleep(self) -> None:
-        """As the engine does."""
-        self.inner.sleep()
-
-    def wake(self) -> None:
-        """As the engine does."""
-        self.inner.wake()
-
-    def close(self) -> None:
-        """End what the engine started."""
-        close(self.inner)
+        super().sync_weights(version)
 
 
 @torch.no_grad()

@@ -95,6 +95,28 @@ class OtherProgram(RolloutEngine, Protocol):
         ...
 
 
+class AroundEngine:
+    """What an engine around another leaves to it."""
+
+    inner: RolloutEngine
+
+    def sync_weights(self, version: int) -> None:
+        """See :class:`RolloutEngine`."""
+        self.inner.sync_weights(version)
+
+    def sleep(self) -> None:
+        """See :class:`RolloutEngine`."""
+        self.inner.sleep()
+
+    def wake(self) -> None:
+        """See :class:`RolloutEngine`."""
+        self.inner.wake()
+
+    def close(self) -> None:
+        """End what the engine started."""
+        close(self.inner)
+
+
 @contextmanager
 def from_whole_weights(engine: RolloutEngine, policy: Policy) -> Iterator[None]:
     """Within it the engine can sample on every rank as long as that rank has to; collective.

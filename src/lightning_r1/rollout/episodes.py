@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lightning_r1.models.codec import Codec
-from lightning_r1.rollout.engine import EngineError, Finished, Progress, RolloutEngine, close, seed_for
+from lightning_r1.rollout.engine import AroundEngine, EngineError, Finished, Progress, RolloutEngine, seed_for
 from lightning_r1.rollout.environment import Environment, Episode, Reply
 from lightning_r1.rollout.replies import Asked, Late, Replies
 from lightning_r1.types import Completion, FinishReason, Group, Prompt, ReplyKind, Sampling
@@ -50,7 +50,7 @@ class Budget:
             raise ValueError(f"environment.budget.timeout_s={self.timeout_s}: expected seconds > 0")
 
 
-class EpisodeEngine:
+class EpisodeEngine(AroundEngine):
     """Samples episodes from an engine that samples turns.
 
     Args:
@@ -61,7 +61,7 @@ class EpisodeEngine:
     """
 
     def __init__(self, engine: RolloutEngine, environment: Environment, codec: Codec, budget: Budget) -> None:
-        self.engine, self.environment, self.codec, self.budget = engine, environment, codec, budget
+        self.inner, self.environment, self.codec, self.budget = engine, environment, codec, budget
         self.exact, self.beside_training = engine.exact, engine.beside_training
         self.can_have_own_weights = getattr(engine, "can_have_own_weights", False)
         self.parity_tolerance = getattr(engine, "parity_tolerance", None)
@@ -87,23 +87,11 @@ class EpisodeEngine:
                 rollout.next_turn(going_on)
         return rollout.groups()
 
-    def sync_weights(self, version: int) -> None:
-        """As the engine does."""
-        self.engine.sync_weights(version)
-
-    def sleep(self) -> None:
-        """As the engine does."""
-        self.engine.sleep()
-
-    def wake(self) -> None:
-        """As the engine does."""
-        self.engine.wake()
-
     def close(self) -> None:
         """End the environment, and what the engine started."""
         if end := getattr(self.environment, "close", None):
             end()
-        close(self.engine)
+        super().close()
 
 
 @dataclass(slots=True)
@@ -147,7 +135,7 @@ class _Rollout:
         progress: Progress | None,
         finished: Finished | None,
     ) -> None:
-        self.engine, self.environment, self.codec = engine.engine, engine.environment, engine.codec
+        self.engine, self.environment, self.codec = engine.inner, engine.environment, engine.codec
         self.budget, self.prompts, self.sampling, self.seeds = engine.budget, prompts, sampling, seeds
         self.replies, self.progress, self.finished = replies, progress, finished
         self.of_turn = replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *self.environment.stops))))

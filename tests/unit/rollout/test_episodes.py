@@ -253,7 +253,7 @@ def test_groups_are_given_away_as_soon_as_they_are_whole(codec):
     given, told = [], []
 
     def finished(place, group):
-        given.append((place, len(engine.engine.calls)))
+        given.append((place, len(engine.inner.calls)))
 
     groups = engine.generate(
         prompts, replace_size(HOW, 2), seeds=[1, 2], finished=finished, progress=lambda *n: told.append(n)
