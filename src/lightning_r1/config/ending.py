@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,16 @@ def tell_export(config: Mapping[str, Any], folder: Path, step: int) -> None:
     show_end(f"exported: step {step:,}", [("model", str(folder))], _uses(config, folder))
 
 
-def tell_pipeline(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """The end of a pipeline, below its tables."""
-    models = [model for result in results.values() if (model := Path(result["path"]) / "model").is_dir()]
+def tell_pipeline(folder: Path, results: Mapping[str, Mapping[str, Any]], shown: Sequence[str] = ()) -> None:
+    """The end of a pipeline, below its tables; proposed is the last model of those that are shown."""
+    paths = {name: Path(result["path"]) / "model" for name, result in results.items()}
+    models = {name: path for name, path in paths.items() if path.is_dir()}
+    of_interest = [models[name] for name in shown if name in models] or list(models.values())
     rows = [("models", f"{len(models)}, in {folder}/<node>/model")] if models else []
     if (report := folder / "report.html").is_file():
         rows.append(("report", str(report)))
     rows.append(("numbers", str(folder / SUMMARY)))
-    then = [command("serve", f"model.path={models[-1]}")] if models else []
+    then = [command("serve", f"model.path={of_interest[-1]}")] if models else []
     show_end(f"finished: {len(results)} nodes", rows, then)
 
 

@@ -60,7 +60,7 @@ def run_pipeline(config: Mapping[str, Any]) -> dict[str, Any]:
         console.print(table, "")
     console.print(f"± is 95 % over problems. {spec['tables']['note']}")
     leave_report(folder)
-    tell_pipeline(folder, results)
+    tell_pipeline(folder, results, spec["show"])
     return summary
 
 

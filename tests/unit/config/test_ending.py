@@ -116,3 +116,12 @@ def test_a_pipeline_tells_its_models(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == "finished: 2 nodes"
     assert f"  models      1, in {tmp_path}/<node>/model" in lines
     assert commands(lines)[0][1:] == ["recipes/serve.py", f"model.path={tmp_path}/base/model"]
+
+
+def test_a_pipeline_proposes_the_model_that_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {name: {"path": str(tmp_path / name)} for name in ("first", "second", "third")}
+    for name in ("first", "second"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    for shown, proposed in (([], "second"), (["first"], "first"), (["first", "third"], "first")):
+        ending.tell_pipeline(tmp_path, results, shown)
+        assert commands(told(capsys))[0][1:] == ["recipes/serve.py", f"model.path={tmp_path}/{proposed}/model"]
