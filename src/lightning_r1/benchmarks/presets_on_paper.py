@@ -150,6 +150,7 @@ def shape_folder(model: str, folder: Path) -> Path:
     if not made.is_dir():
         quiet_transformers()
         tokenizer = byte_tokenizer()
+        tokenizer.add_tokens(["<|im_end|>"], special_tokens=True)  # a stop token of presets whose model is a base
         config = shape_config(shape, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
         config.max_position_embeddings = context
         config.save_pretrained(made)
