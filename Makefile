@@ -28,7 +28,7 @@ $(BIN)/bwrap: $(VENV)/.base
 # A browser in which the report is tested; with its many libraries it can only be installed, which needs root.
 $(VENV)/.browser: $(VENV)/.base
 	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null \
-		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install --yes -qq chromium; } > /dev/null 2>&1 \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq chromium; } > /dev/null 2>&1 \
 		|| echo "chromium is not to be had here: the tests of report.html in a browser are left out"
 	@touch $@
 
