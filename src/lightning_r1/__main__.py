@@ -12,7 +12,7 @@ import runpy
 import sys
 
 from lightning_r1.config.conf_dir import ROOT
-from lightning_r1.config.usage import completion
+from lightning_r1.config.usage import completion_asked
 from lightning_r1.parallel.interruption import MISTAKEN
 
 RECIPES = ROOT / "recipes"
@@ -67,10 +67,9 @@ def _listed() -> str:
 
 def _complete(arguments: list[str]) -> None:
     """Answer a shell, which gives the line in COMP_LINE: verbs first, then what the verb's recipe answers."""
-    for shell in ("bash", "zsh"):
-        if f"install={shell}" in arguments or f"uninstall={shell}" in arguments:
-            sys.stdout.write(completion(shell, remove=f"uninstall={shell}" in arguments) + "\n")
-            return
+    if (asked := completion_asked(arguments)) is not None:
+        sys.stdout.write(f"{asked}\n")
+        return
     words = os.environ.get("COMP_LINE", "").split(" ")[1:]
     if len(words) < 2:
         sys.stdout.write("\n".join(f"{verb} " for verb in verbs() if verb.startswith("".join(words))) + "\n")

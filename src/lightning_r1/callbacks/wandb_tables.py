@@ -7,11 +7,12 @@ resumed offline; here every addition is an object of its own that is told what c
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from lightning_r1.text.records import write_whole
 
 MOST_INCREMENTS = 100
 """W&B shows no more of a table than its latest 100 additions."""
@@ -53,7 +54,4 @@ class GrowingTables:
             self._write()
 
     def _write(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f"{self.file.name}.partial")
-        partial.write_text(json.dumps(self.increments))
-        os.replace(partial, self.file)
+        write_whole(self.file, json.dumps(self.increments))

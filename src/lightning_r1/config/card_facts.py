@@ -5,15 +5,16 @@ None of it goes into a key: a card is written, completed and read without any nu
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_r1.config.reading import get
+from lightning_r1.config.run_folder import SUMMARY, key_of
 from lightning_r1.models.export import read_card
 from lightning_r1.models.identity import files_hash
+from lightning_r1.text.records import read_json
 
 _SETTINGS = (
     "optim.lr", "schedule.shape", "schedule.warmup_steps", "phase.module.max_grad_norm",
@@ -23,7 +24,6 @@ _SETTINGS = (
     "model.dtype", "model.adapter", "trainer.precision", "parallel.strategy", "seed",
 )  # fmt: skip
 _OF_DATA = ("path", "folder", "subset", "split", "size", "request", "domain")
-_MANIFEST, _SUMMARY = "manifest.json", "summary.json"
 
 
 def card_facts(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def card_facts(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
     facts = {name: summary[name] for name in kept if name in summary}
     distills = ".distill." in str(get(config, "phase.module._target_"))
     facts |= {"name": config["name"], "kind": "distill" if distills else config["phase"]["kind"]}
-    if key := _key_of(Path(config["paths"]["run_dir"])):
+    if key := key_of(Path(config["paths"]["run_dir"])):
         facts["key"] = key
     settings = {path: value for path in _SETTINGS if (value := get(config, path)) is not None}
     if optimizer := get(config, "optim._target_"):
@@ -67,7 +67,7 @@ def lineage(path: str | None) -> list[dict[str, Any]]:
     own = {name: card[name] for name in kept if name in card}
     if "model" not in own:
         own["model"] = str(path) if is_hub_id(str(path)) else Path(path).resolve().name
-    if key := own.get("key") or _key_of(Path(path).parent):
+    if key := own.get("key") or key_of(Path(path).parent):
         own["key"] = key
     return [*card.get("lineage", []), {**own, "weights": files_hash(path)}]
 
@@ -94,10 +94,10 @@ def _place(place: str) -> dict[str, Any]:
         return {"hub": hub[1] if hub else place} if hub or is_hub_id(place) else {"file": path.name}
     found: dict[str, Any] = {"file": path.name}
     for folder in (path, path.parent):
-        summary = _read(folder / _SUMMARY)
+        summary = read_json(folder / SUMMARY)
         made = summary.get("made_from") or summary
         if made_by := {name: made[name] for name in ("job", "model", "phase", "step", "weights") if name in made}:
-            key = _key_of(folder)
+            key = key_of(folder)
             return {**found, "made_by": made_by | ({"job_key": key} if key else {})}
     return found
 
@@ -114,11 +114,3 @@ def _nodes(node: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def is_hub_id(path: str) -> bool:
     """Whether it is a name on the hub and no folder here."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)) and not Path(path).exists()
-
-
-def _key_of(run_dir: Path) -> str | None:
-    return _read(run_dir / _MANIFEST).get("key")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}

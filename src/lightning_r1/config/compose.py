@@ -33,7 +33,7 @@ from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.leaving import command, leave
 from lightning_r1.config.mistakes import explain, first_of_sweep, one_line, unknown_option
 from lightning_r1.config.trouble import explain_trouble
-from lightning_r1.config.usage import completion, experiments_for, help_text, options
+from lightning_r1.config.usage import completion_asked, experiments_for, help_text, options
 from lightning_r1.parallel.interruption import MISTAKEN, UNFINISHED, Interrupted, first_of_job, interruption
 
 __all__ = ["CONF", "compose_config", "one_line_errors", "recipe", "resolve", "unfinished", "with_lists"]
@@ -80,10 +80,9 @@ def _told(arguments: Sequence[str], config_name: str, doc: str) -> bool:
     """
     said = set(arguments)
     if said & _COMPLETION:
-        for shell, remove in ((shell, remove) for shell in ("bash", "zsh") for remove in (False, True)):
-            if f"{'uninstall' if remove else 'install'}={shell}" in said:
-                _say(completion(shell, remove=remove))
-                return True
+        if (asked := completion_asked(arguments)) is not None:
+            _say(asked)
+            return True
         if offered := experiments_for(os.environ.get("COMP_LINE", ""), config_name):
             _say("\n".join(offered))
         return bool(offered)  # else Hydra answers

@@ -19,6 +19,7 @@ from lightning_r1.config.card_text import card_text
 from lightning_r1.models.asked import hub_file, reasoning_parser, shows_earlier_turns
 from lightning_r1.models.export import CARD, read_card
 from lightning_r1.models.tokenizer import load_tokenizer
+from lightning_r1.text.records import write_whole
 
 _README = "README.md"
 _HOW = ("problems", "group_size", "temperature", "top_p", "max_new_tokens")
@@ -73,8 +74,8 @@ def _write(folder: Path, card: dict[str, Any], *, readme: bool) -> None:
     if readme:
         text = _text(folder, card)
         card["readme"] = _digest(text)
-        _replace(folder / _README, text)
-    _replace(folder / CARD, json.dumps(card, indent=2) + "\n")
+        write_whole(folder / _README, text)
+    write_whole(folder / CARD, json.dumps(card, indent=2) + "\n")
 
 
 def _digest(text: str) -> str:
@@ -113,9 +114,3 @@ def _text(folder: Path, card: Mapping[str, Any]) -> str:
         tokenizer = load_tokenizer(folder)
         remembers, parser = shows_earlier_turns(tokenizer), reasoning_parser(tokenizer)
     return card_text(card, license=card.get("license", {}), remembers=remembers, parser=parser)
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)

@@ -7,7 +7,6 @@ there is a ``summary.json``, it is finished.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,6 +18,7 @@ import yaml
 from lightning_r1.callbacks.console import console
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.reading import JOB_LOGS
+from lightning_r1.text.records import read_json, write_whole
 
 SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
@@ -90,9 +90,12 @@ def kept_config(run_dir: Path) -> dict[str, Any]:
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     """Finish a run: write ``summary.json``, whole or not at all."""
-    partial = run_dir / f"{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, run_dir / SUMMARY)
+    write_whole(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def key_of(run_dir: Path) -> str | None:
+    """Of what a pipeline's node was made from; None for a run of no pipeline."""
+    return read_json(run_dir / MANIFEST).get("key")
 
 
 def provenance() -> dict[str, Any]:

@@ -5,7 +5,6 @@ A training logs as long as its trainer lives; the other verbs say ``with tracked
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ import yaml
 
 from lightning_r1.callbacks.wandb_artifacts import KINDS, Product
 from lightning_r1.config.reading import Config, get
-from lightning_r1.config.run_folder import MANIFEST, SUMMARY
+from lightning_r1.config.run_folder import SUMMARY, key_of
 from lightning_r1.parallel.collectives import rank
+from lightning_r1.text.records import read_json
 
 if TYPE_CHECKING:
     from lightning_r1.callbacks.wandb_log import RunLogger
@@ -108,13 +108,15 @@ def tell_products(loggers: Iterable[Any], run_dir: Path) -> None:
 
 def product_of(path: Path) -> Product | None:
     """What lies at a path, if a finished run has left it there."""
-    kept, summary, made = (path.parent / name for name in ("config.yaml", SUMMARY, MANIFEST))
+    kept, summary = path.parent / "config.yaml", path.parent / SUMMARY
     if path.name not in KINDS or not (path.exists() and kept.is_file() and summary.is_file()):
         return None
-    facts = json.loads(summary.read_text())
-    key = json.loads(made.read_text()).get("key") if made.is_file() else None
-    told = {"scores": facts.get("after") or {}, **{name: facts[name] for name in ("phase", "commit") if name in facts}}
-    return Product(path, run=yaml.safe_load(kept.read_text())["name"], key=key, facts=told)
+    facts = read_json(summary)
+    told: dict[str, Any] = {
+        "scores": facts.get("after") or {},
+        **{name: facts[name] for name in ("phase", "commit") if name in facts},
+    }
+    return Product(path, run=yaml.safe_load(kept.read_text())["name"], key=key_of(path.parent), facts=told)
 
 
 def numbers_in(summary: Mapping[str, Any], under: str) -> dict[str, float]:

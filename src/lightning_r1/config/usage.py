@@ -88,6 +88,15 @@ def help_text(doc: str, config_name: str, program: str, overrides: Sequence[str]
     )
 
 
+def completion_asked(arguments: Sequence[str]) -> str | None:
+    """What a shell evaluates, if a command line asks to be completed from now on, or no more; else None."""
+    for shell in ("bash", "zsh"):
+        for remove in (False, True):
+            if f"{'uninstall' if remove else 'install'}={shell}" in arguments:
+                return completion(shell, remove=remove)
+    return None
+
+
 def completion(shell: str, *, remove: bool = False) -> str:
     """What a shell has to evaluate so that TAB completes, or does no more.
 

@@ -38,6 +38,7 @@ from lightning_r1.data.rows import DataError
 from lightning_r1.data.traces import TraceDataModule
 from lightning_r1.models.codec import Codec
 from lightning_r1.models.identity import vocabulary_hash
+from lightning_r1.text.records import write_whole
 from lightning_r1.types import Trace
 
 INDEX = "index.json"
@@ -151,9 +152,7 @@ def write_index(folder: Path, shards: Sequence[Path]) -> dict[str, Any]:
         "tail": sum(of.tail for of in facts) / max(tokens, 1),
         "shards": [{"file": path.name, "bytes": path.stat().st_size} for path in shards],
     }
-    partial = folder / f"{INDEX}.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n")
-    os.replace(partial, folder / INDEX)
+    write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
     return index
 
 

@@ -28,6 +28,7 @@ from lightning_r1.models.export import read_card
 from lightning_r1.parallel.interruption import interruption
 from lightning_r1.pipeline.artifacts import content_key
 from lightning_r1.pipeline.runners import Command, Runner
+from lightning_r1.text.records import read_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class Node:
     @property
     def manifest(self) -> dict[str, Any]:
         """What its folder was made from, or nothing."""
-        file = self.folder / MANIFEST
-        return json.loads(file.read_text()) if file.is_file() else {}
+        return read_json(self.folder / MANIFEST)
 
     @property
     def cached(self) -> bool:
@@ -251,6 +251,4 @@ def write_manifest(node: Node, *, status: str, seconds: float | None = None, job
         **provenance(),
         "template_fingerprint": read_card(node.folder / "model").get("template_fingerprint"),
     }
-    partial = node.folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(facts, indent=2) + "\n")
-    partial.rename(node.folder / MANIFEST)
+    write_whole(node.folder / MANIFEST, json.dumps(facts, indent=2) + "\n")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from lightning_r1.report.markup import Html, html
+from lightning_r1.text.records import write_whole
 
 _SOURCES = Path(__file__).parent / "page"
 _SCRIPTS = ("element.js", "chart.js", "cards.js", "completions.js", "prompts.js", "page.js")
@@ -52,9 +52,7 @@ def as_json(data: Any) -> str:
 
 def write(file: Path, text: str) -> Path:
     """Whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    write_whole(file, text)
     return file
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_r1.config.run_folder import SUMMARY, kept_config
-from lightning_r1.report.read import read_json
-
-MANIFEST = "manifest.json"
+from lightning_r1.config.run_folder import MANIFEST, SUMMARY, kept_config
+from lightning_r1.text.records import read_json
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def is_pipeline(folder: Path) -> bool:
 def read_pipeline(folder: Path) -> PipelineFolder:
     """Read a pipeline; what its config does not say, the nodes' manifests do."""
     spec = _spec(folder)
-    manifests = {file.parent.name: json.loads(file.read_text()) for file in folder.glob(f"*/{MANIFEST}")}
+    manifests = {file.parent.name: read_json(file) for file in folder.glob(f"*/{MANIFEST}")}
     specs: Mapping[str, Any] = spec.get("nodes") or {}
     parents: dict[str, Mapping[str, str]] = {name: _inputs(node) for name, node in specs.items()}
     if not parents:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from lightning_r1.config.errors import ConfigError
 from lightning_r1.config.run_folder import SUMMARY, kept_config
 from lightning_r1.report.series import Curve
-from lightning_r1.text.records import read_jsonl
+from lightning_r1.text.records import read_json, read_jsonl
 
 MOST_BYTES = 256 * 2**20
 """Of a file with samples that is read; a larger one is left out, and named on the page."""
@@ -66,11 +65,6 @@ def read_run(folder: Path) -> RunFolder:
     """
     config = kept_config(folder) if (folder / "config.yaml").is_file() else {}
     return RunFolder(folder, config, read_json(folder / SUMMARY), read_curves(folder / "metrics.csv"))
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """What a file holds; nothing where there is none."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_r1.config.run_folder import MANIFEST
 from lightning_r1.report.charts import charts
 from lightning_r1.report.completions import browse
 from lightning_r1.report.heldout import before_and_after, prompts
 from lightning_r1.report.markup import Html, facts, fold, html, join, section, tag, tiles
 from lightning_r1.report.page import page, write
-from lightning_r1.report.read import RunFolder, passed_over, read_json, read_run
+from lightning_r1.report.read import RunFolder, passed_over, read_run
 from lightning_r1.report.scores import facts_of, scores, tiles_of, warnings
+from lightning_r1.text.records import read_json
 from lightning_r1.text.tags import Tags
 
 NO_SCRIPTS = Html(
@@ -46,7 +48,7 @@ def write_run_page(folder: Path) -> Path:
         parts.append(section("held-out", "The same held-out prompts, before and after", tag("div", id="prompts")))
     config = folder / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    about = [facts(facts_of(run, read_json(folder / "manifest.json")))]
+    about = [facts(facts_of(run, read_json(folder / MANIFEST)))]
     about += [fold("config.yaml", tag("pre", text))] if text else []
     parts.append(section("about", "About this run", *about))
     data = {"charts": drawn, "completions": completions, "prompts": held_out, "tags": tags_of(run.config)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from importlib.metadata import version
@@ -200,15 +201,15 @@ def test_a_folder_that_no_pipeline_made_is_moved_aside(tmp_path: Path) -> None:
 def test_a_kill_between_a_node_and_its_manifest_is_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes, rename = [node(tmp_path, "base", "aaa")], Path.rename
+    nodes, replace = [node(tmp_path, "base", "aaa")], os.replace
 
-    def die_when_done(path: Path, target: Path) -> Path:
+    def die_when_done(path: Path, target: Path) -> None:
         if '"done"' in path.read_text():
             raise KeyboardInterrupt
-        return rename(path, target)
+        replace(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", die_when_done)
+        patch.setattr(os, "replace", die_when_done)
         with pytest.raises(KeyboardInterrupt):
             run(nodes, Runner())
     assert manifest(tmp_path / "base")["status"] == "running"
